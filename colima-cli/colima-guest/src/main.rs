@@ -1,0 +1,3 @@
+//! The one program that runs in a Colima guest.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The program `colima`.
+
+fn main() {}

@@ -1,0 +1,86 @@
+//! What a guest is told when it boots.
+//!
+//! The host writes [`BootConfig`] as JSON to [`CONFIG_PATH`] of an initramfs that it appends to the
+//! image's own, for every boot anew. There is no cloud-init, no ISO and no second source of truth.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the initramfs holds the configuration, and where `init` copies it for the agent (under
+/// `/run` of the booted system).
+pub const CONFIG_PATH: &str = "/colima/boot.json";
+
+/// The path of the guest program in the initramfs and, copied by `init`, in the booted system.
+pub const GUEST_PROGRAM: &str = "/run/colima/colima-guest";
+
+/// `serial` of the virtio disk that holds the root file system.
+pub const ROOT_DISK_SERIAL: &str = "colima-root";
+
+/// `serial` of the virtio disk that holds what survives: images, containers, volumes.
+pub const DATA_DISK_SERIAL: &str = "colima-data";
+
+/// Where the data disk is mounted in the guest.
+pub const DATA_MOUNT: &str = "/mnt/colima-data";
+
+/// Name of the virtio-serial port that carries the multiplexer.
+pub const MUX_PORT_NAME: &str = "colima.0";
+
+/// The socket of the guest's ssh server; there is no TCP port.
+pub const SSH_SOCKET: &str = "/run/colima/sshd.sock";
+
+/// Everything a guest learns at boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Version of this document; the guest refuses one it does not know.
+    pub version: u32,
+    /// Host name of the guest.
+    pub host_name: String,
+    /// The host's user, mirrored in the guest.
+    pub user: User,
+    /// Private host key of the guest's ssh server, OpenSSH format. Made on the host, so that the host
+    /// can pin it.
+    pub ssh_host_key: String,
+    /// Public keys that may log in as `user`, one line each.
+    pub ssh_authorized_keys: Vec<String>,
+    /// Which container runtime to start.
+    pub runtime: Runtime,
+    /// Text of the docker daemon's configuration.
+    pub docker_daemon_json: String,
+    /// Environment of login sessions and of the container runtime.
+    pub env: BTreeMap<String, String>,
+    /// The host's clock when the configuration was written, nanoseconds since the Unix epoch.
+    pub clock_unix_nanos: u64,
+}
+
+impl BootConfig {
+    /// The version this program writes.
+    pub const VERSION: u32 = 1;
+}
+
+/// A user account of the guest, with the name and number of the host's user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Login name, already made valid for a guest.
+    pub name: String,
+    /// User number, at least 1; a host user who is root becomes an ordinary user of the guest.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+    /// Home directory in the guest.
+    pub home: String,
+}
+
+/// A container runtime of the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Runtime {
+    /// dockerd with its own containerd.
+    #[default]
+    Docker,
+    /// No runtime: only the virtual machine.
+    None,
+}

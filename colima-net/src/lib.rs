@@ -1,0 +1,1 @@
+//! Byte streams between a host and a guest: socket relay and multiplexer.

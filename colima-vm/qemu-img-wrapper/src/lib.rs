@@ -1,0 +1,1 @@
+//! A typed, asynchronous wrapper around the `qemu-img` program.

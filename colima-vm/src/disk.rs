@@ -1,0 +1,1 @@
+//! Disk images of a machine: create, grow, overlay, and refuse what is crafted.

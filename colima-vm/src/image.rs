@@ -1,0 +1,1 @@
+//! Image bundles: build, lock, store, verify.

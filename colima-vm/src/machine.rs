@@ -1,0 +1,1 @@
+//! The machine: specification, QEMU process, QMP, console, readiness, termination.
