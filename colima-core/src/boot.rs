@@ -3,7 +3,10 @@
 //! The host writes [`BootConfig`] as JSON to [`CONFIG_PATH`] of an initramfs that it appends to the
 //! image's own, for every boot anew. There is no cloud-init, no ISO and no second source of truth.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +47,8 @@ pub struct BootConfig {
     pub ssh_host_key: String,
     /// Public keys that may log in as `user`, one line each.
     pub ssh_authorized_keys: Vec<String>,
+    /// Address of the guest's network interface; nothing is asked of a DHCP server.
+    pub network: Network,
     /// Which container runtime to start.
     pub runtime: Runtime,
     /// Text of the docker daemon's configuration.
@@ -57,6 +62,32 @@ pub struct BootConfig {
 impl BootConfig {
     /// The version this program writes.
     pub const VERSION: u32 = 1;
+}
+
+/// The guest's one network interface, configured before systemd starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Address of the interface.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix in bits, at most 32.
+    pub prefix: u8,
+    /// Default route.
+    pub gateway: Ipv4Addr,
+    /// Name servers, written to `/etc/resolv.conf`.
+    pub dns: Vec<IpAddr>,
+}
+
+impl Default for Network {
+    /// What QEMU's user network hands out when nobody configures it.
+    fn default() -> Self {
+        Self {
+            address: Ipv4Addr::new(10, 0, 2, 15),
+            prefix: 24,
+            gateway: Ipv4Addr::new(10, 0, 2, 2),
+            dns: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3))],
+        }
+    }
 }
 
 /// A user account of the guest, with the name and number of the host's user.
