@@ -1,0 +1,89 @@
+# Sourced. Brings the host to the point where the workspace builds and a virtual machine starts.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # checkout.sh defines `target`
+
+# What the host needs: a program or file that proves it is there, and the package that brings it.
+needed_for_building() {
+    printf '%s\n' \
+        'cc gcc' \
+        '/usr/include/stdio.h libc6-dev' \
+        '/etc/ssl/certs/ca-certificates.crt ca-certificates'
+    # Only when something in the lock links it.
+    if grep -q '^name = "openssl-sys"' Cargo.lock; then
+        printf '%s\n' '/usr/include/openssl/ssl.h libssl-dev' 'pkg-config pkg-config'
+    fi
+}
+
+needed_for_running() {
+    local qemu=x86
+    [[ $(uname -m) == aarch64 ]] && qemu=arm
+    printf '%s\n' \
+        "qemu-system-$(uname -m) qemu-system-$qemu" \
+        'qemu-img qemu-utils' \
+        'mmdebstrap mmdebstrap' \
+        '/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring' \
+        'newuidmap uidmap' \
+        'mkfs.ext4 e2fsprogs' \
+        'ssh openssh-client' \
+        'cpio cpio' \
+        'zstd zstd'
+}
+
+# missing_packages: reads `PROOF PACKAGE` lines, prints the packages whose proof is absent.
+missing_packages() {
+    local proof package
+    while read -r proof package; do
+        if [[ $proof == /* ]]; then
+            [[ -e $proof ]] || printf '%s\n' "$package"
+        else
+            command -v "$proof" >/dev/null || printf '%s\n' "$package"
+        fi
+    done
+}
+
+# free_megabytes DIRECTORY
+free_megabytes() {
+    df -Pm "$1" | awk 'NR == 2 { print $4 }'
+}
+
+# Measured on Debian 12 and 13, rounded up: crates and release build; packages, image and disks of a machine.
+crates_download=20
+build_disk=1500
+image_download=250
+machine_disk=3000
+
+# prepare_host: installs what is missing, after telling what it costs.
+prepare_host() {
+    local missing=() disk=0
+    mapfile -t missing < <({ needed_for_building && needed_for_running; } | missing_packages)
+    use_cargo_home
+    if ! find_cargo; then
+        require_package_lists bash cargo
+        local packages
+        packages=$(cargo_packages) || {
+            refresh_package_lists
+            packages=$(cargo_packages) || fail "no cargo >= 1.$oldest_rust here, and none in the package lists" \
+                'install one with rustup and try again'
+        }
+        mapfile -t -O "${#missing[@]}" missing <<<"$packages"
+    fi
+    if [[ ! -x $colima ]]; then
+        disk=$build_disk
+        note "the build downloads about $crates_download MB of crates and needs about $build_disk MB under target/"
+    fi
+    if [[ ! -d $target/cache ]]; then
+        disk=$((disk + machine_disk))
+        note "the machine's image downloads about $image_download MB of Debian packages; with disks it needs up to $machine_disk MB under target/"
+    fi
+    local free
+    free=$(free_megabytes "$checkout")
+    ((free >= disk)) || fail "only $free MB are free here, $disk MB are needed"
+    if ((${#missing[@]} == 0)); then
+        return
+    fi
+    stage "Installing packages: ${missing[*]}"
+    require_package_lists "${missing[@]}"
+    package_sizes "${missing[@]}" | while read -r line; do note "$line"; done
+    install_packages "${missing[@]}"
+    find_cargo || fail "a cargo >= 1.$oldest_rust was installed but is not found" 'is another cargo before it in PATH?'
+}

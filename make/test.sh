@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# make test: every test that can run here, and aloud which ones cannot and why.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. make/report.sh
+. make/checkout.sh
+. make/apt.sh
+. make/cargo.sh
+. make/prepare.sh
+. make/build-workspace.sh
+. make/docker-cli.sh
+
+log=$target/test.log
+# Tests append one line "NAME: REASON" for what they could not check here.
+export COLIMA_SKIPPED=$target/skipped.txt
+skip() { printf '%s\n' "$1" >>"$COLIMA_SKIPPED"; }
+
+stage 'Looking at this host'
+prepare_host
+mkdir -p "$target"
+: >"$COLIMA_SKIPPED"
+: >"$log"
+
+stage 'Fetching the crates of the lock file'
+"$CARGO" fetch --locked --quiet
+
+stage 'Building colima and the guest program'
+build_programs
+
+stage 'Testing every crate'
+failed=0
+"$CARGO" test --locked --workspace --no-fail-fast -- --show-output 2>&1 | tee "$log" || failed=1
+
+# The whole program against a real machine: one binary, one test at a time, its own home under target/.
+if [[ -e colima-cli/tests/e2e.rs ]]; then
+    stage 'Testing the whole program in a virtual machine'
+    use_own_colima
+    export COLIMA_HOME=$target/e2e/home DOCKER_CONFIG=$target/e2e/docker-config
+    unset COLIMA_PROFILE
+    mkdir -p "$COLIMA_HOME" "$DOCKER_CONFIG"
+    require_docker_cli
+    offer_buildx || skip 'docker buildx: no package docker-buildx for this distribution'
+    if unpack_package docker-registry "$guest_suite"; then
+        export COLIMA_TEST_REGISTRY=$unpacked/usr/bin/docker-registry
+    else
+        skip 'push and pull: no package docker-registry for this distribution'
+    fi
+    unpack_package busybox-static && export COLIMA_TEST_BUSYBOX=$unpacked
+    COLIMA_E2E=1 "$CARGO" test --locked -p colima --test e2e -- --test-threads=1 --show-output 2>&1 |
+        tee -a "$log" || failed=1
+fi
+
+# Ignored tests carry their reason; the e2e binary is counted once, from the run above that had a machine.
+sed -n 's/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"
+sed -n 's/^skipped: //p' "$log" >>"$COLIMA_SKIPPED"
+if [[ -s $COLIMA_SKIPPED ]]; then
+    stage "Skipped, and why"
+    sort -u "$COLIMA_SKIPPED" | while read -r line; do note "$line"; done
+fi
+
+stage 'Done'
+awk '/^test result: / { passed += $4; failures += $6 }
+     END { printf "%d passed, %d failed\n", passed, failures }' "$log"
+exit "$failed"
