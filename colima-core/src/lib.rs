@@ -11,6 +11,10 @@
 //! * **What host and guest say to each other**: [`agent`] (requests, replies, versions) and
 //!   [`boot`] (the configuration handed to a guest when it boots).
 //!
+//! Two features add what only programs around a whole profile need: `config` is `colima.yaml` (read,
+//! merged, checked, edited in place), `runtime` is the text that container runtimes read (the docker
+//! daemon's configuration, the docker CLI's contexts). Both are pure: text in, values or text out.
+//!
 //! There is no I/O here beyond what a caller's own implementation of a trait performs.
 //!
 //! ```
@@ -29,9 +33,13 @@
 pub mod agent;
 mod arch;
 pub mod boot;
+#[cfg(feature = "config")]
+pub mod config;
 mod connect;
 mod endpoint;
 mod profile;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 mod size;
 
 pub use arch::{Arch, ParseArchError};

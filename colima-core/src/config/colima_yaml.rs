@@ -1,0 +1,336 @@
+//! Reads `colima.yaml`.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{
+    Settings,
+    document::{Content, Entry, Node},
+    known_keys::{Key, ROOT, Standing, nearest},
+};
+use crate::Bytes;
+
+/// What a `colima.yaml` says.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ConfigFile {
+    /// The values of the keys that are acted on.
+    pub settings: Settings,
+    /// Keys of Colima's that differ from its default and have no effect here.
+    pub not_acted_on: Vec<NotActedOn>,
+}
+
+/// A key of Colima's that was set and has no effect here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NotActedOn {
+    /// The key, with dots between levels: `network.dns`.
+    pub key: String,
+    /// The value in one line.
+    pub value: String,
+    /// Line of the key in the file, from 1.
+    pub line: u64,
+    /// Why it has no effect.
+    pub standing: Standing,
+}
+
+impl fmt::Display for NotActedOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let standing = match self.standing {
+            Standing::NotYet => "is not available yet",
+            Standing::DoesNotApply => "does not apply here",
+        };
+        let Self { key, value, .. } = self;
+        write!(f, "{key}: {value} {standing} and is left aside")
+    }
+}
+
+/// Why a `colima.yaml` could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseConfigError {
+    /// The text is not one YAML document.
+    #[error("not valid YAML: line {line}, column {column}: {reason}")]
+    Syntax {
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Keys or values that mean nothing.
+    #[error("{}", list(.0))]
+    Problems(Vec<Problem>),
+}
+
+impl ParseConfigError {
+    /// Everything that is wrong, one line each.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Syntax { .. } => vec![self.to_string()],
+            Self::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+/// One thing that is wrong in a `colima.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// No Colima ever had this key.
+    UnknownKey {
+        /// Line of the key, from 1.
+        line: u64,
+        /// The key, with dots between levels.
+        key: String,
+        /// The key that was probably meant.
+        meant: Option<String>,
+    },
+    /// The value is not of the key's kind.
+    WrongValue {
+        /// Line of the value, from 1.
+        line: u64,
+        /// The key, with dots between levels.
+        key: String,
+        /// What it takes.
+        wanted: String,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKey { line, key, meant } => {
+                write!(f, "line {line}: unknown key {key:?}")?;
+                match meant {
+                    Some(meant) => write!(f, ", did you mean {meant:?}?"),
+                    None => Ok(()),
+                }
+            }
+            Self::WrongValue { line, key, wanted } => write!(f, "line {line}: {key}: {wanted}"),
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Reads the text of a `colima.yaml`. An empty one says nothing.
+    ///
+    /// # Errors
+    ///
+    /// The place and reason where it is no YAML; otherwise all keys and values that mean nothing. Limits
+    /// are not checked here but in [`Config::merge`](super::Config::merge).
+    pub fn parse(text: &str) -> Result<Self, ParseConfigError> {
+        let root = Node::parse(text).map_err(|error| ParseConfigError::Syntax {
+            line: error.line,
+            column: error.column,
+            reason: error.reason,
+        })?;
+        let mut reader = Reader {
+            text,
+            file: Self::default(),
+            problems: Vec::new(),
+        };
+        reader.section("", ROOT, &root);
+        if reader.problems.is_empty() {
+            Ok(reader.file)
+        } else {
+            Err(ParseConfigError::Problems(reader.problems))
+        }
+    }
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    file: ConfigFile,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, node: &Node, key: &str, wanted: impl Into<String>) {
+        self.problems.push(Problem::WrongValue {
+            line: node.line,
+            key: key.to_owned(),
+            wanted: wanted.into(),
+        });
+    }
+
+    /// The entries of a map; nothing where the value is empty, a problem where it is something else.
+    fn entries<'n>(&mut self, key: &str, node: &'n Node) -> &'n [Entry] {
+        match &node.content {
+            Content::Map(entries) => entries,
+            Content::Null => &[],
+            _ => {
+                let key = if key.is_empty() { "the document" } else { key };
+                self.wrong(node, key, "it takes keys with values, such as cpu: 2");
+                &[]
+            }
+        }
+    }
+
+    fn section(&mut self, path: &str, known: &[(&'static str, Key)], node: &Node) {
+        for entry in self.entries(path, node) {
+            let key = join(path, &entry.key);
+            match known.iter().find(|(name, _)| *name == entry.key) {
+                Some((_, Key::Acted)) => self.setting(&key, &entry.value),
+                Some((_, Key::Known(standing, default))) => {
+                    let value = entry.value.to_json();
+                    if !default.is(&value) {
+                        self.note(entry, key, value.to_string(), *standing);
+                    }
+                }
+                Some((_, Key::Section(below))) => self.section(&key, below, &entry.value),
+                Some((_, Key::List(standing, below))) => self.list(entry, key, *standing, below),
+                None => self.unknown(entry, path, known.iter().map(|(name, _)| *name)),
+            }
+        }
+    }
+
+    fn list(&mut self, entry: &Entry, key: String, standing: Standing, below: &[&'static str]) {
+        let items = match &entry.value.content {
+            Content::List(items) => items.as_slice(),
+            Content::Null => &[],
+            _ => {
+                self.wrong(&entry.value, &key, "it takes a list");
+                &[]
+            }
+        };
+        for item in items {
+            for field in self.entries(&key, item) {
+                if !below.contains(&field.key.as_str()) {
+                    self.unknown(field, &key, below.iter().copied());
+                }
+            }
+        }
+        if !items.is_empty() {
+            self.note(entry, key, entry.value.to_json().to_string(), standing);
+        }
+    }
+
+    fn note(&mut self, entry: &Entry, key: String, value: String, standing: Standing) {
+        self.file.not_acted_on.push(NotActedOn {
+            key,
+            value,
+            line: entry.line,
+            standing,
+        });
+    }
+
+    fn unknown(&mut self, entry: &Entry, path: &str, known: impl Iterator<Item = &'static str>) {
+        self.problems.push(Problem::UnknownKey {
+            line: entry.line,
+            key: join(path, &entry.key),
+            meant: nearest(&entry.key, known).map(|meant| join(path, meant)),
+        });
+    }
+
+    /// A value that is acted on. An empty one says nothing.
+    fn setting(&mut self, key: &str, node: &Node) {
+        if matches!(node.content, Content::Null) {
+            return;
+        }
+        match key {
+            "cpu" => self.file.settings.cpus = self.number(key, node),
+            "memory" => self.file.settings.memory = self.size(key, node),
+            "disk" => self.file.settings.disk = self.size(key, node),
+            "rootDisk" => self.file.settings.root_disk = self.size(key, node),
+            "runtime" => self.file.settings.runtime = self.word(key, node),
+            "hostname" => self.file.settings.hostname = self.word(key, node),
+            "autoActivate" => self.file.settings.auto_activate = self.truth(key, node),
+            "env" => self.file.settings.env = self.variables(key, node),
+            "docker" => match node.to_json() {
+                serde_json::Value::Object(map) => self.file.settings.docker = Some(map),
+                _ => self.wrong(node, key, "it takes keys with values of docker's daemon.json"),
+            },
+            "arch" => {
+                // `host` is how Colima spells its default.
+                if let Some(name) = self.word(key, node).filter(|name| name != "host") {
+                    match name.parse() {
+                        Ok(arch) => self.file.settings.arch = Some(arch),
+                        Err(_) => self.wrong(node, key, "it takes host, x86_64 or aarch64"),
+                    }
+                }
+            }
+            _ => unreachable!("the table of known keys marks {key} as acted on"),
+        }
+    }
+
+    fn number(&mut self, key: &str, node: &Node) -> Option<u32> {
+        let number = match &node.content {
+            Content::Number(number) => number.as_u64().and_then(|n| u32::try_from(n).ok()),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(node, key, "it takes a whole number");
+        }
+        number
+    }
+
+    fn size(&mut self, key: &str, node: &Node) -> Option<Bytes> {
+        let size = node
+            .scalar_text(self.text)
+            .and_then(|text| text.parse().ok());
+        if size.is_none() {
+            self.wrong(
+                node,
+                key,
+                "it takes a number of GiB such as 2 or 2.5, or a size with its unit such as 512MiB",
+            );
+        }
+        size
+    }
+
+    /// A text that is not empty; an empty one says nothing.
+    fn word(&mut self, key: &str, node: &Node) -> Option<String> {
+        match node.scalar_text(self.text) {
+            Some(text) => Some(text).filter(|text| !text.is_empty()),
+            None => {
+                self.wrong(node, key, "it takes a text");
+                None
+            }
+        }
+    }
+
+    fn truth(&mut self, key: &str, node: &Node) -> Option<bool> {
+        match node.content {
+            Content::Bool(value) => Some(value),
+            _ => {
+                self.wrong(node, key, "it takes true or false");
+                None
+            }
+        }
+    }
+
+    fn variables(&mut self, key: &str, node: &Node) -> BTreeMap<String, String> {
+        let mut variables = BTreeMap::new();
+        for entry in self.entries(key, node) {
+            let value = match entry.value.content {
+                Content::Null => Some(String::new()),
+                _ => entry.value.scalar_text(self.text),
+            };
+            match value {
+                Some(value) => {
+                    variables.insert(entry.key.clone(), value);
+                }
+                None => {
+                    let key = join(key, &entry.key);
+                    self.wrong(&entry.value, &key, "a variable takes a text");
+                }
+            }
+        }
+        variables
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
