@@ -245,7 +245,11 @@ impl Reader<'_> {
             "env" => self.file.settings.env = self.variables(key, node),
             "docker" => match node.to_json() {
                 serde_json::Value::Object(map) => self.file.settings.docker = Some(map),
-                _ => self.wrong(node, key, "it takes keys with values of docker's daemon.json"),
+                _ => self.wrong(
+                    node,
+                    key,
+                    "it takes keys with values of docker's daemon.json",
+                ),
             },
             "arch" => {
                 // `host` is how Colima spells its default.

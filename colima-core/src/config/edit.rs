@@ -196,7 +196,8 @@ fn says(after: &Node, before: &Node, key: &str, written: &str) -> bool {
         serde_json::Value::Null => Some(serde_json::Map::new()),
         _ => None,
     };
-    let (Some(after), Some(mut before), Ok(value)) = (map(after), map(before), Node::parse(written))
+    let (Some(after), Some(mut before), Ok(value)) =
+        (map(after), map(before), Node::parse(written))
     else {
         return false;
     };

@@ -110,7 +110,10 @@ pub(super) const ROOT: &[(&str, Key)] = &[
 ];
 
 const KUBERNETES: &[(&str, Key)] = &[
-    ("disable", Key::Known(DoesNotApply, Default::List(&["traefik"]))), // before 0.5
+    (
+        "disable",
+        Key::Known(DoesNotApply, Default::List(&["traefik"])),
+    ), // before 0.5
     ("enabled", Key::Known(NotYet, Default::Bool(false))),
     ("ingress", Key::Known(DoesNotApply, Default::Bool(false))), // before 0.4
     (
@@ -132,7 +135,10 @@ const NETWORK: &[(&str, Key)] = &[
         ),
     ),
     ("driver", Key::Known(DoesNotApply, Default::Null)), // before 0.5
-    ("gatewayAddress", Key::Known(NotYet, Default::Text("192.168.5.2"))),
+    (
+        "gatewayAddress",
+        Key::Known(NotYet, Default::Text("192.168.5.2")),
+    ),
     ("hostAddresses", Key::Known(NotYet, Default::Bool(false))),
     ("interface", Key::Known(DoesNotApply, Default::Text("en0"))),
     ("mode", Key::Known(NotYet, Default::Text("shared"))),
@@ -140,10 +146,7 @@ const NETWORK: &[(&str, Key)] = &[
 ];
 
 /// The known key closest to `unknown`, if it is close enough to have been meant.
-pub(super) fn nearest<'k>(
-    unknown: &str,
-    known: impl Iterator<Item = &'k str>,
-) -> Option<&'k str> {
+pub(super) fn nearest<'k>(unknown: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let bound = (unknown.chars().count() / 3).max(1);
     known
         .map(|key| (edit_distance(unknown, key), key))

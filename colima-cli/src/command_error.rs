@@ -1,0 +1,118 @@
+//! What a command says when it fails: what, why, and what to do.
+
+use std::{error::Error, fmt};
+
+use crate::{exit_code::ExitCode, output::escaped};
+
+/// The kind of a failure; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// None of the others.
+    Failure,
+    /// The command line is wrong.
+    Usage,
+    /// `colima.yaml` is wrong.
+    Config,
+    /// The profile does not run.
+    NotRunning,
+    /// There is no profile of that name.
+    NoSuchProfile,
+    /// A program that is needed is not installed.
+    MissingDependency,
+    /// A step did not finish in its time.
+    Timeout,
+    /// Another command is at work on the profile.
+    Busy,
+    /// Ended by Ctrl-C or a signal.
+    Interrupted,
+}
+
+impl ErrorKind {
+    /// The exit code of a command that failed so.
+    #[must_use]
+    pub const fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Failure => ExitCode::Failure,
+            Self::Usage | Self::Config => ExitCode::Usage,
+            Self::NotRunning | Self::NoSuchProfile => ExitCode::NotRunning,
+            Self::MissingDependency => ExitCode::MissingDependency,
+            Self::Timeout => ExitCode::Timeout,
+            Self::Busy => ExitCode::Busy,
+            Self::Interrupted => ExitCode::Interrupted,
+        }
+    }
+}
+
+/// A command's failure, ready to be printed.
+///
+/// Displays as one or more lines without a final newline: `error: what`, a `caused by:` line per
+/// cause, a `hint:` line. Control characters are escaped: much of it was written by the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandError {
+    /// Decides the exit code.
+    pub kind: ErrorKind,
+    /// What failed.
+    pub what: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl CommandError {
+    /// A failure without causes or hint.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Adds an error and all its sources as causes.
+    #[must_use]
+    pub fn caused_by(mut self, error: &dyn Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.causes.push(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds one line of explanation as a cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The exit code of the command.
+    #[must_use]
+    pub const fn exit_code(&self) -> ExitCode {
+        self.kind.exit_code()
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", escaped(&self.what))?;
+        for cause in &self.causes {
+            write!(f, "\ncaused by: {}", escaped(cause))?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {}", escaped(hint))?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for CommandError {}

@@ -1,0 +1,295 @@
+//! What `status` and `list` print, for people and for programs.
+//!
+//! The JSON has Colima's keys and values, and a `state` that says more than Colima's `status` can.
+
+use std::{
+    fmt::{self, Write},
+    path::PathBuf,
+};
+
+use colima_core::{Arch, Bytes, boot::Runtime};
+use serde_json::{Map, Value, json};
+
+/// The state of a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// On its way up.
+    Starting,
+    /// Everything answers.
+    Running,
+    /// The machine runs, and something does not answer.
+    Degraded,
+    /// On its way down.
+    Stopping,
+    /// Nothing runs.
+    Stopped,
+    /// It can neither run nor be started as it is.
+    Broken,
+}
+
+impl State {
+    /// The word in JSON, lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// The nearest of Colima's three words.
+    #[must_use]
+    pub const fn colima_word(self) -> &'static str {
+        match self {
+            Self::Running | Self::Degraded | Self::Stopping => "Running",
+            Self::Starting | Self::Stopped => "Stopped",
+            Self::Broken => "Broken",
+        }
+    }
+
+    /// The state in a table.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Degraded => "Degraded",
+            Self::Stopping => "Stopping",
+            Self::Stopped => "Stopped",
+            Self::Broken => "Broken",
+        }
+    }
+}
+
+/// What `status` tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusReport {
+    /// See [`colima_core::ProfileName::display_name`].
+    pub display_name: String,
+    /// The profile's state.
+    pub state: State,
+    /// What is wrong, one line each.
+    pub problems: Vec<String>,
+    /// What runs the machine, such as `QEMU`, and how, such as `tcg`.
+    pub driver: String,
+    /// How processors are virtualised: `kvm`, `hvf`, `tcg`.
+    pub accelerator: Option<String>,
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// How host directories are shared; Colima's name.
+    pub mount_type: Option<String>,
+    /// An address of the guest that the host can reach.
+    pub ip_address: Option<String>,
+    /// The docker socket on the host.
+    pub docker_socket: Option<PathBuf>,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: Bytes,
+    /// Disk for images, containers, volumes.
+    pub disk: Bytes,
+}
+
+/// How much `status` tells people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What runs.
+    Brief,
+    /// And its resources.
+    Extended,
+}
+
+impl StatusReport {
+    /// Lines for people, each ended.
+    #[must_use]
+    pub fn human(&self, detail: Detail) -> String {
+        let mut rows = vec![("state", self.state.as_str().to_owned())];
+        let driver = match &self.accelerator {
+            Some(accelerator) => format!("{} ({accelerator})", self.driver),
+            None => self.driver.clone(),
+        };
+        rows.push(("driver", driver));
+        rows.push(("arch", self.arch.to_string()));
+        rows.push(("runtime", runtime_word(self.runtime).to_owned()));
+        let mut optional = |name, value: Option<String>| {
+            if let Some(value) = value {
+                rows.push((name, value));
+            }
+        };
+        optional("mountType", self.mount_type.clone());
+        optional("address", self.ip_address.clone());
+        optional("docker socket", self.docker_url());
+        if detail == Detail::Extended {
+            rows.push(("cpu", self.cpus.to_string()));
+            rows.push(("mem", self.memory.to_string()));
+            rows.push(("disk", self.disk.to_string()));
+        }
+        let mut text = format!("{}\n", escaped(&self.display_name));
+        for (name, value) in rows {
+            push(&mut text, format_args!("  {name}: {}\n", escaped(&value)));
+        }
+        for problem in &self.problems {
+            push(&mut text, format_args!("  problem: {}\n", escaped(problem)));
+        }
+        text
+    }
+
+    /// One JSON object on one line.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut object = Map::new();
+        let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        put("display_name", json!(self.display_name));
+        put("driver", json!(self.driver));
+        put("arch", json!(self.arch));
+        put("runtime", json!(runtime_word(self.runtime)));
+        put(
+            "mount_type",
+            json!(self.mount_type.as_deref().unwrap_or("")),
+        );
+        if let Some(address) = &self.ip_address {
+            put("ip_address", json!(address));
+        }
+        if let Some(socket) = self.docker_url() {
+            put("docker_socket", json!(socket));
+        }
+        put("kubernetes", json!(false));
+        put("cpu", json!(self.cpus));
+        put("memory", json!(self.memory));
+        put("disk", json!(self.disk));
+        put("state", json!(self.state.as_str()));
+        if let Some(accelerator) = &self.accelerator {
+            put("accelerator", json!(accelerator));
+        }
+        if !self.problems.is_empty() {
+            put("problems", json!(self.problems));
+        }
+        format!("{}\n", Value::Object(object))
+    }
+
+    fn docker_url(&self) -> Option<String> {
+        let socket = self.docker_socket.as_ref()?;
+        Some(format!("unix://{}", socket.display()))
+    }
+}
+
+/// A line of `list`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListEntry {
+    /// Short name of the profile.
+    pub name: String,
+    /// The profile's state.
+    pub state: State,
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: Bytes,
+    /// Disk for images, containers, volumes.
+    pub disk: Bytes,
+    /// The container runtime; `None` where nothing runs.
+    pub runtime: Option<Runtime>,
+    /// An address of the guest that the host can reach.
+    pub address: Option<String>,
+}
+
+/// A table for people. Without profiles it is the heading alone.
+#[must_use]
+pub fn list_table(entries: &[ListEntry]) -> String {
+    let heading = [
+        "PROFILE", "STATUS", "ARCH", "CPUS", "MEMORY", "DISK", "RUNTIME", "ADDRESS",
+    ];
+    let mut rows = vec![heading.map(ToOwned::to_owned)];
+    rows.extend(entries.iter().map(|entry| {
+        [
+            escaped(&entry.name),
+            entry.state.title().to_owned(),
+            entry.arch.to_string(),
+            entry.cpus.to_string(),
+            entry.memory.to_string(),
+            entry.disk.to_string(),
+            entry.runtime.map_or("", runtime_word).to_owned(),
+            escaped(entry.address.as_deref().unwrap_or_default()),
+        ]
+    }));
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        // Colima's distance between columns.
+        widths.max().unwrap_or(0) + 4
+    };
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            push(&mut line, format_args!("{cell:width$}"));
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+/// One JSON object per line and profile.
+#[must_use]
+pub fn list_json(entries: &[ListEntry]) -> String {
+    let mut lines = String::new();
+    for entry in entries {
+        let mut object = Map::new();
+        let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        put("name", json!(entry.name));
+        put("status", json!(entry.state.colima_word()));
+        put("arch", json!(entry.arch));
+        put("cpus", json!(entry.cpus));
+        put("memory", json!(entry.memory));
+        put("disk", json!(entry.disk));
+        if let Some(address) = &entry.address {
+            put("address", json!(address));
+        }
+        if let Some(runtime) = entry.runtime {
+            put("runtime", json!(runtime_word(runtime)));
+        }
+        put("state", json!(entry.state.as_str()));
+        push(&mut lines, format_args!("{}\n", Value::Object(object)));
+    }
+    lines
+}
+
+/// `text` with control characters spelled out, newlines and tabs included: the guest cannot move the
+/// cursor, colour a terminal or fake a line of ours.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .map(|c| {
+            if harmful(c) {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
+}
+
+fn runtime_word(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Docker => "docker",
+        _ => "none",
+    }
+}
+
+fn push(text: &mut String, line: fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = text.write_fmt(line);
+}
