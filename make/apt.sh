@@ -81,9 +81,10 @@ use_suite() {
     )
 }
 
-# try_install [OPTION...] NAME...: prints what apt would do; fails when it cannot.
+# try_install [OPTION...] NAME...: prints what apt would do; fails when it cannot, or only by removing
+# something: asked for qemu-system-x86 alone, apt would gladly give up an installed qemu-utils.
 try_install() {
-    LC_ALL=C apt-get -s -y install --no-install-recommends "$@" 2>&1
+    LC_ALL=C apt-get -s -y install --no-install-recommends --no-remove "$@" 2>&1
 }
 
 # foreign_suite NAME: the suite that the installed siblings of NAME (same source package) come from, when
@@ -101,7 +102,7 @@ foreign_suite() {
     fi
 }
 
-# install_packages NAME...: installs by name, without recommended packages. Never removes or downgrades
+# install_packages NAME...: installs by name, without recommended packages. Removes or downgrades nothing
 # without a yes; a newer point version that a dependency asks for is said aloud.
 install_packages() {
     local plan
@@ -116,24 +117,21 @@ install_packages() {
         return
     fi
     # Together they cannot be installed; find the ones that a foreign sibling blocks.
-    local name suite plain=()
+    local name suite rest=()
     for name in "$@"; do
-        if plan=$(try_install "$name"); then
-            plain+=("$name")
-        elif suite=$(foreign_suite "$name"); then
+        if ! try_install "$name" >/dev/null && suite=$(foreign_suite "$name"); then
             install_from_suite "$suite" "$name"
         else
-            printf '%s\n' "$plan" >&2
-            fail "apt cannot install $name" "see why: apt-get -s install $name"
+            rest+=("$name")
         fi
     done
-    if ((${#plain[@]})); then
-        plan=$(try_install "${plain[@]}") || {
-            printf '%s\n' "$plan" >&2
-            fail "apt cannot install ${plain[*]} together" "see why: apt-get -s install ${plain[*]}"
-        }
-        run_install "$plan" "${plain[@]}"
-    fi
+    ((${#rest[@]})) || return 0
+    plan=$(try_install "${rest[@]}") ||
+        plan=$(LC_ALL=C apt-get -s -y install --no-install-recommends "${rest[@]}" 2>&1) || {
+        printf '%s\n' "$plan" >&2
+        fail "apt cannot install ${rest[*]}" "see why: apt-get -s install ${rest[*]}"
+    }
+    run_install "$plan" "${rest[@]}"
 }
 
 # install_from_suite SUITE NAME: with the host's own mirror, for this one call.
@@ -156,17 +154,17 @@ run_install() {
     local plan=$1 line
     shift
     line="apt-get install --no-install-recommends $*"
-    note "installing: $(sed -n 's/^Inst \([^ ]*\) (.*/\1/p' <<<"$plan" | sort -u | tr '\n' ' ')"
+    note "$(grep -c '^Inst ' <<<"$plan") packages with what they depend on; the log is target/apt.log"
     if grep -q '^Inst [^ ]* \[' <<<"$plan"; then
         note "newer versions that these need: $(sed -n 's/^Inst \([^ ]*\) \[.*/\1/p' <<<"$plan" | tr '\n' ' ')"
     fi
     if grep -qE '^Remv |DOWNGRADED' <<<"$plan"; then
         confirm "This would remove or downgrade: $(sed -n 's/^Remv \([^ ]*\) .*/\1/p' <<<"$plan" | tr '\n' ' ')" "$line"
-        as_root apt-get install -y -qq --allow-downgrades --no-install-recommends "$@"
+        as_root apt-get install -y --allow-downgrades --no-install-recommends "$@"
         return
     fi
     mkdir -p "$target"
-    as_root apt-get install -y -qq --no-remove --no-install-recommends "$@" >"$target/apt.log" 2>&1 || {
+    as_root apt-get install -y --no-remove --no-install-recommends "$@" >>"$target/apt.log" 2>&1 || {
         tail -n 20 "$target/apt.log" >&2
         fail 'apt-get failed' "the whole log: $target/apt.log" "the line: $line"
     }
