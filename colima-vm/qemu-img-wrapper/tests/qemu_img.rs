@@ -1,5 +1,7 @@
 //! Everything once against the `qemu-img` of this host, which these tests require.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     ffi::OsString,
     fs,
