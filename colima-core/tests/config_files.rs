@@ -1,0 +1,159 @@
+//! Files that people have.
+
+use std::collections::BTreeMap;
+
+use colima_core::{
+    Arch, Bytes,
+    config::{ConfigFile, Settings, Standing},
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn settings(text: &str) -> Settings {
+    ConfigFile::parse(text).unwrap().settings
+}
+
+#[test]
+fn every_key_that_is_acted_on() {
+    let docker = json!({ "features": { "buildkit": false }, "debug": true });
+    let expected = Settings {
+        cpus: Some(4),
+        memory: Some(Bytes::mib(2560)),
+        disk: Some(Bytes::gib(60)),
+        root_disk: Some(Bytes::mib(20000)),
+        arch: Some(Arch::Aarch64),
+        runtime: Some("none".to_owned()),
+        auto_activate: Some(false),
+        hostname: Some("box".to_owned()),
+        env: BTreeMap::from(
+            [
+                ("A", "1.10"),
+                ("B", "true"),
+                ("C", "007"),
+                ("D", ""),
+                ("E", "a b"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        ),
+        docker: docker.as_object().cloned(),
+    };
+    let text = "
+cpu: 4
+memory: 2.50 # GiB
+disk: \"60\"
+rootDisk: 20000MiB
+arch: arm64
+runtime: none
+autoActivate: no
+hostname: box
+env: {A: 1.10, B: true, C: 007, D: , E: a b}
+docker:
+  features: {buildkit: false}
+  debug: true
+";
+    assert_eq!(settings(text), expected);
+}
+
+#[test]
+fn what_says_nothing() {
+    for text in [
+        "",
+        "# only a comment\n",
+        "cpu:\nmemory: ~\nruntime: ''\narch: host\nhostname: \"\"\nenv: {}\nenv2:\n"
+            .replace("env2:\n", "")
+            .as_str(),
+        "kubernetes:\nnetwork: {}\nmounts: []\nprovision:\n",
+    ] {
+        let file = ConfigFile::parse(text).unwrap();
+        assert_eq!(file.settings, Settings::default(), "{text}");
+        assert!(
+            file.not_acted_on.is_empty(),
+            "{text}: {:?}",
+            file.not_acted_on
+        );
+    }
+}
+
+/// The keys and defaults of the file that Colima 0.10 writes.
+const COLIMAS_DEFAULTS: &str = "
+cpu: 2
+disk: 100
+memory: 2
+arch: host
+runtime: docker
+hostname: colima
+modelRunner: docker
+kubernetes:
+  enabled: false
+  version: v1.35.0+k3s1
+  k3sArgs:
+    - --disable=traefik
+  port: 0
+autoActivate: true
+network:
+  address: false
+  mode: shared
+  interface: en0
+  preferredRoute: false
+  dns: []
+  dnsHosts:
+    host.docker.internal: host.lima.internal
+  hostAddresses: false
+  gatewayAddress: 192.168.5.2
+forwardAgent: false
+docker: {}
+vmType: qemu
+portForwarder: ssh
+rosetta: false
+binfmt: true
+nestedVirtualization: false
+mountType: sshfs
+mountInotify: false
+cpuType: host
+provision: []
+sshConfig: true
+sshPort: 0
+mounts: []
+diskImage: \"\"
+rootDisk: 20
+env: {}
+";
+
+#[test]
+fn colimas_own_file_is_read_without_a_word() {
+    let file = ConfigFile::parse(COLIMAS_DEFAULTS).unwrap();
+    assert_eq!(file.not_acted_on, []);
+    assert_eq!(file.settings.root_disk, Some(Bytes::gib(20)));
+}
+
+#[test]
+fn what_is_set_and_has_no_effect_is_told() {
+    let file = ConfigFile::parse(
+        "vmType: vz
+layer: true
+network: {dns: [1.1.1.1], driver: gvproxy}
+kubernetes:
+  enabled: true
+mounts:
+  - location: ~/src
+    writable: true
+",
+    )
+    .unwrap();
+    assert_eq!(file.not_acted_on[0].standing, Standing::DoesNotApply);
+    let lines: Vec<String> = file
+        .not_acted_on
+        .iter()
+        .map(|note| format!("line {}: {note}", note.line))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered(text in "([a-z:#\\-\\[\\]{}&*|>'\"\n ]|cpu: |env:\n  |mounts:\n  - ){0,60}") {
+        if let Err(error) = ConfigFile::parse(&text) {
+            prop_assert!(!error.lines().is_empty());
+        }
+    }
+}
