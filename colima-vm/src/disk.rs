@@ -10,7 +10,8 @@
 //!   QEMU program sees an image, because QEMU follows what a header names.
 //! * **A kill at any moment costs nothing.** A disk is made under another name in the same directory,
 //!   written through to the device and then renamed, never onto a file that is already there. What a
-//!   killed run leaves behind is removed by the next. Growing changes one header, in one write.
+//!   killed run leaves behind is removed by the next. Growing writes a longer table first and the header
+//!   that points to it last; a kill between the two wastes one cluster of 64 KiB.
 //! * **Disks only grow.** A smaller size is an error that names both sizes.
 //!
 //! Calls for one disk wait for each other, across processes, by a lock on the empty file
