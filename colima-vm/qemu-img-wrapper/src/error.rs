@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_file_name_is_not_a_message() {
-        let name = "/tmp/No space left on device";
+        let name = "/disks/No space left on device";
         let stderr = format!("qemu-img: Could not open '{name}': Image is not in qcow2 format");
         assert_eq!(interpret(&stderr, &[Path::new(name)]), Reason::WrongFormat);
         let stderr = format!("qemu-img: Could not open '{name}': Input/output error");
