@@ -1,8 +1,109 @@
-//! The agent (in work).
+//! The first service of the guest: it serves the multiplexer on the virtio-serial port.
+//!
+//! Streams lead to unix sockets and loopback ports of the guest, and to the agent itself
+//! ([`colima_core::agent`]). The host is trusted here: whoever holds the host's end of the port owns
+//! the guest anyway. What is bounded nevertheless are streams, commands and memory, so that a
+//! mistake on the host does not take the guest down.
+//!
+//! ```text
+//! port thread ── Connection ──▶ mux::serve ──▶ streams::handle ──▶ pump to a socket
+//!                (one stay of the host)                       └──▶ conversation (Request, Reply)
+//!                                              readiness (one task, many listeners)
+//! ```
 
-use std::{convert::Infallible, io};
+mod command;
+mod conversation;
+mod docker_api;
+mod notify;
+mod pipe;
+mod port;
+mod readiness;
+mod streams;
 
-/// In work.
-pub fn run() -> io::Result<Infallible> {
-    Err(io::ErrorKind::Unsupported.into())
+use std::{
+    convert::Infallible,
+    ffi::OsStr,
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use colima_core::boot::MUX_PORT_NAME;
+use colima_net::mux::{ServeConfig, serve};
+
+use crate::{
+    device_events::Watch,
+    status::{InitStatus, STATUS_PATH},
+};
+
+pub use port::{Connection, Port};
+pub use readiness::Readiness;
+pub use streams::handle;
+
+/// The kernel's list of virtio-serial ports.
+const PORTS: &str = "/sys/class/virtio-ports";
+/// The port exists before systemd does, unless the machine lacks it.
+const PORT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the agent's conversations share.
+#[derive(Debug)]
+pub struct Agent {
+    readiness: Readiness,
+    commands: tokio::sync::Semaphore,
+}
+
+impl Agent {
+    /// An agent that tells of this readiness.
+    #[must_use]
+    pub fn new(readiness: Readiness) -> Self {
+        Self {
+            readiness,
+            commands: tokio::sync::Semaphore::new(command::MOST_AT_ONCE),
+        }
+    }
+}
+
+/// Serves until the port or the process is gone. `notify_socket` is systemd's `NOTIFY_SOCKET`.
+///
+/// # Errors
+///
+/// The port is missing, taken or broken; systemd starts the agent again.
+pub fn run(notify_socket: Option<&OsStr>) -> io::Result<Infallible> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let status = InitStatus::read(Path::new(STATUS_PATH));
+        let agent = Arc::new(Agent::new(Readiness::watch(status)));
+        let device = find_port()?;
+        let mut port = Port::open(&device).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", device.display()))
+        })?;
+        notify::ready(notify_socket)?;
+        log(&format!("serving {}", device.display()));
+        loop {
+            let connection = port.accept().await?;
+            let agent = Arc::clone(&agent);
+            let served = serve(connection, ServeConfig::default(), move |incoming| {
+                streams::handle(incoming, Arc::clone(&agent))
+            });
+            if let Err(error) = served.await {
+                log(&format!("connection given up: {error}"));
+            }
+        }
+    })
+}
+
+fn find_port() -> io::Result<std::path::PathBuf> {
+    let mut devices = Watch::new().map_err(|error| io::Error::other(error.chain()))?;
+    let found = devices.wait(MUX_PORT_NAME, PORT_DEADLINE, || {
+        port::device_of(Path::new(PORTS), MUX_PORT_NAME)
+    });
+    found.map_err(|error| io::Error::other(error.chain()))
+}
+
+/// One line to the journal.
+fn log(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -60,6 +60,8 @@ impl FileDisk {
     /// When the file cannot be sought.
     pub fn new(mut file: File) -> io::Result<Self> {
         let size = Bytes::new(io::Seek::seek(&mut file, io::SeekFrom::End(0))?);
+        // Samples from everywhere: reading ahead of each would read a hundred times as much.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         Ok(Self { file, size })
     }
 }
@@ -130,12 +132,15 @@ fn spots(size: u64) -> Vec<u64> {
 }
 
 fn is_zero(disk: &impl Disk, offset: u64, length: u64) -> io::Result<bool> {
-    let mut buffer = vec![0_u8; 256 << 10];
+    const STEP: usize = 64 << 10;
+    const ZEROS: &[u8; STEP] = &[0; STEP];
+    let mut buffer = vec![0_u8; STEP];
     let mut done = 0;
     while done < length {
-        let step = usize::try_from(length - done).map_or(buffer.len(), |n| n.min(buffer.len()));
+        let step = usize::try_from(length - done).map_or(STEP, |left| left.min(STEP));
         disk.read_at(offset + done, &mut buffer[..step])?;
-        if buffer[..step].iter().any(|byte| *byte != 0) {
+        // Compared by words, which counts where the processor is emulated.
+        if buffer[..step] != ZEROS[..step] {
             return Ok(false);
         }
         done += step as u64;

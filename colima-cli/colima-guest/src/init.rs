@@ -6,7 +6,6 @@
 
 mod console;
 mod data_disk;
-mod devices;
 mod files;
 mod handover;
 mod kernel_modules;
@@ -29,6 +28,7 @@ use rustix::{
 
 use crate::{
     GuestError, accounts,
+    device_events::Watch,
     guest_files::{self, DataDisk},
     status::{InitStatus, STATUS_PATH, Stage},
 };
@@ -44,11 +44,11 @@ const ROOT_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for a device that is there as soon as the root disk is, unless it is not there at all.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Boots the guest; returns only by powering off.
+/// Boots the guest; ends in systemd, or with the power off.
 ///
 /// Whatever goes wrong, panics included, ends with `colima-init: FATAL: ...` on the console and the
 /// power off, so that the host sees at once that there is nothing to wait for.
-pub fn run() -> Infallible {
+pub fn run() -> ! {
     let mut console = Console::new();
     std::panic::set_hook(Box::new(|panic| {
         power_off(&mut Console::new(), &format!("a defect in init: {panic}"))
@@ -76,7 +76,7 @@ fn boot(console: &mut Console) -> Result<Infallible, GuestError> {
     kernel_modules::load(Path::new("/"))?;
     console.say("modules loaded");
 
-    let mut devices = devices::Watch::new()?;
+    let mut devices = Watch::new()?;
     let root = devices.disk(ROOT_DISK_SERIAL, ROOT_DEADLINE)?;
     let sysroot = Path::new(SYSROOT);
     root_disk::mount(&root, sysroot)?;

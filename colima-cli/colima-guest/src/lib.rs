@@ -32,6 +32,7 @@
 
 pub mod accounts;
 pub mod agent;
+mod device_events;
 pub mod disk_content;
 mod error;
 pub mod ext4;

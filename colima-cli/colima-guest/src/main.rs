@@ -1,6 +1,7 @@
 //! The one program that runs in a Colima guest.
 
 use std::{
+    convert::Infallible,
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
@@ -10,7 +11,7 @@ use colima_guest::{agent, init};
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
-        match init::run() {}
+        init::run();
     }
     let args: Vec<String> = std::env::args_os()
         .skip(1)
@@ -22,7 +23,10 @@ fn main() -> ExitCode {
         .collect::<Vec<_>>()
         .as_slice()
     {
-        ["agent"] => report(agent::run().map(|never| match never {})),
+        ["agent"] => {
+            let notify_socket = std::env::var_os("NOTIFY_SOCKET");
+            report(agent::run(notify_socket.as_deref()))
+        }
         [init::ROLE, root, program, ..] => report(Err(init::exec_in_root(
             Path::new(root),
             program,
@@ -39,12 +43,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(result: io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "colima-guest: {error}");
-            ExitCode::FAILURE
-        }
-    }
+/// The exit of a role that ends only by failing.
+fn report(result: io::Result<Infallible>) -> ExitCode {
+    let Err(error) = result;
+    let _ = writeln!(io::stderr(), "colima-guest: {error}");
+    ExitCode::FAILURE
 }

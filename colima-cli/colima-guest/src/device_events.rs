@@ -1,4 +1,4 @@
-//! Finds disks and the network interface, waiting for the kernel's events where they are late.
+//! Finds devices, waiting for the kernel's events where they are late.
 
 use std::{
     fs, io,
@@ -19,12 +19,12 @@ const KERNEL_EVENTS: u32 = 1;
 
 /// Hears of devices from before the first look at them, so that none is missed.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     events: OwnedFd,
 }
 
 impl Watch {
-    pub(super) fn new() -> Result<Self, GuestError> {
+    pub(crate) fn new() -> Result<Self, GuestError> {
         let open = || -> io::Result<OwnedFd> {
             let events = rustix::net::socket_with(
                 AddressFamily::NETLINK,
@@ -44,7 +44,7 @@ impl Watch {
     }
 
     /// The node of the disk with this serial number.
-    pub(super) fn disk(&mut self, serial: &str, deadline: Duration) -> Result<PathBuf, GuestError> {
+    pub(crate) fn disk(&mut self, serial: &str, deadline: Duration) -> Result<PathBuf, GuestError> {
         self.wait(&format!("disk {serial}"), deadline, || {
             let name = disk_with_serial(Path::new("/sys/block"), serial)?;
             Some(Path::new("/dev").join(name))
@@ -52,14 +52,14 @@ impl Watch {
     }
 
     /// The name of the first virtio network interface.
-    pub(super) fn network_interface(&mut self, deadline: Duration) -> Result<String, GuestError> {
+    pub(crate) fn network_interface(&mut self, deadline: Duration) -> Result<String, GuestError> {
         self.wait("virtio network interface", deadline, || {
             virtio_interface(Path::new("/sys/class/net"))
         })
     }
 
     /// Looks until `find` finds, again at each event.
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         device: &str,
         deadline: Duration,
