@@ -44,6 +44,15 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// As environment variables for programs that download.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let named =
+            [("http_proxy", &self.http), ("https_proxy", &self.https), ("no_proxy", &self.no_proxy)];
+        let set = named.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        set.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// The same as seen from a guest: a proxy on the host's loopback is reached through `gateway`.
     #[must_use]
     pub fn from_guest(&self, gateway: IpAddr) -> Self {

@@ -1,0 +1,167 @@
+//! What a command line means.
+
+use clap::{Parser, error::ErrorKind};
+use colima::{
+    args::{Cli, DaemonVerb, ImageVerb, LogSource, StartArgs, Verb, Verbosity},
+    environment::Environment,
+};
+use colima_core::{Bytes, config::Settings};
+
+fn parse(line: &str) -> Cli {
+    let words = std::iter::once("colima").chain(line.split_whitespace());
+    Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+fn refused(line: &str) -> ErrorKind {
+    let words = std::iter::once("colima").chain(line.split_whitespace());
+    Cli::try_parse_from(words).expect_err(line).kind()
+}
+
+fn start(line: &str) -> StartArgs {
+    match parse(line).verb {
+        Verb::Start(args) => *args,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let lookup = |name: &str| {
+        let found = variables.iter().find(|(key, _)| *key == name)?;
+        Some(found.1.into())
+    };
+    Environment::from_variables(lookup, "", 1000, 1000)
+}
+
+#[test]
+fn start_flags_are_settings() {
+    let settings = start(
+        "start --cpus 4 -m 2.5 --disk 60GiB --root-disk 30 -r none --activate=false --env A=1 --env B=x=y --hostname box",
+    )
+    .settings();
+    let expected = Settings {
+        cpus: Some(4),
+        memory: Some(Bytes::mib(2560)),
+        disk: Some(Bytes::gib(60)),
+        root_disk: Some(Bytes::gib(30)),
+        runtime: Some("none".to_owned()),
+        auto_activate: Some(false),
+        hostname: Some("box".to_owned()),
+        env: [("A", "1"), ("B", "x=y")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..Settings::default()
+    };
+    assert_eq!(settings, expected);
+    assert_eq!(start("start").settings(), Settings::default());
+    assert_eq!(start("start --cpu 3").settings().cpus, Some(3));
+    assert_eq!(
+        start("start --activate").settings().auto_activate,
+        Some(true)
+    );
+}
+
+#[test]
+fn colimas_other_flags_get_a_line_each() {
+    let args = start(
+        "start work -k --kubernetes-version v1 -t vz --mount-type virtiofs -s --vz-rosetta=false -n 1.1.1.1 -n 8.8.8.8 -V /src:w --arch host --edit",
+    );
+    let lines: Vec<String> = args
+        .without_effect()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+    assert_eq!(args.profile.name.as_deref(), Some("work"));
+    assert!(start("start --mount none").without_effect().is_empty());
+}
+
+#[test]
+fn whether_flags_are_written_back() {
+    let unset = environment(&[]);
+    let off = environment(&[("COLIMA_SAVE_CONFIG", "0")]);
+    assert!(start("start").saves_config(&unset));
+    assert!(!start("start --save-config=false").saves_config(&unset));
+    assert!(!start("start").saves_config(&off));
+    assert!(start("start --save-config").saves_config(&off));
+}
+
+#[test]
+fn the_profile_is_the_flag_else_the_argument_else_the_variable() {
+    let set = environment(&[("COLIMA_PROFILE", "env")]);
+    let profile = |line: &str, environment: &Environment| {
+        parse(line).profile(environment).unwrap().to_string()
+    };
+    assert_eq!(profile("start -p flag argument", &set), "flag");
+    assert_eq!(profile("stop argument", &set), "argument");
+    assert_eq!(profile("status", &set), "env");
+    assert_eq!(profile("status", &environment(&[])), "default");
+    assert_eq!(profile("ssh -p flag -- stop argument", &set), "flag");
+    assert_eq!(profile("delete colima-work", &set), "work");
+    assert!(parse("start ..").profile(&set).is_err());
+    assert!(parse("list work").names_profile());
+    assert!(!parse("list").names_profile());
+}
+
+#[test]
+fn aliases_are_colimas() {
+    assert!(matches!(parse("ls -j").verb, Verb::List(args) if args.json));
+    for verb in ["ssh", "exec", "x"] {
+        let Verb::Ssh(args) = parse(&format!("{verb} -- docker ps -a --no-trunc")).verb else {
+            panic!("{verb}");
+        };
+        assert_eq!(args.command, ["docker", "ps", "-a", "--no-trunc"]);
+    }
+    assert!(matches!(parse("status -e -j").verb, Verb::Status(args) if args.extended && args.json));
+    assert!(matches!(parse("delete -f -d").verb, Verb::Delete(args) if args.force && args.data));
+    assert!(matches!(parse("delete -y").verb, Verb::Delete(args) if args.force && !args.data));
+}
+
+#[test]
+fn hidden_and_smaller_verbs() {
+    assert!(
+        matches!(parse("daemon run -p w").verb, Verb::Daemon(args) if args.verb == DaemonVerb::Run)
+    );
+    assert!(matches!(parse("proxy /x/y").verb, Verb::Proxy(args) if args.socket.ends_with("y")));
+    assert!(
+        matches!(parse("image rm x").verb, Verb::Image(args) if args.verb == ImageVerb::Rm { id: "x".to_owned() })
+    );
+    let Verb::Logs(logs) = parse("logs -f -n 5 --serial").verb else {
+        panic!();
+    };
+    assert_eq!(
+        (logs.follow, logs.lines, logs.source()),
+        (true, 5, LogSource::Serial)
+    );
+    assert_eq!(parse("-v status").global.verbosity(), Verbosity::More);
+    assert_eq!(
+        parse("status --very-verbose").global.verbosity(),
+        Verbosity::Everything
+    );
+}
+
+#[test]
+fn completion_scripts_know_the_verbs() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let Verb::Completion(args) = parse(&format!("completion {shell}")).verb else {
+            panic!();
+        };
+        let script = String::from_utf8(args.script()).unwrap();
+        assert!(script.contains("root-disk"), "{shell}");
+    }
+}
+
+#[test]
+fn what_is_refused() {
+    for (line, kind) in [
+        ("start --memory lots", ErrorKind::ValueValidation),
+        ("start --env NOVALUE", ErrorKind::ValueValidation),
+        ("start --runtime podman", ErrorKind::InvalidValue),
+        ("start --cpus -1", ErrorKind::UnknownArgument),
+        ("start --bananas", ErrorKind::UnknownArgument),
+        ("logs --serial --daemon", ErrorKind::ArgumentConflict),
+        ("strat", ErrorKind::InvalidSubcommand),
+        ("ssh --docker", ErrorKind::UnknownArgument),
+    ] {
+        assert_eq!(refused(line), kind, "{line}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What `status` and `list` print.
+
+use colima::output::{Detail, ListEntry, State, StatusReport, escaped, list_json, list_table};
+use colima_core::{Arch, Bytes, boot::Runtime};
+
+fn report() -> StatusReport {
+    StatusReport {
+        display_name: "colima [profile=work]".to_owned(),
+        state: State::Degraded,
+        problems: vec!["docker does not answer\x1b[2J\nerror: fake".to_owned()],
+        driver: "QEMU".to_owned(),
+        accelerator: Some("tcg".to_owned()),
+        arch: Arch::X86_64,
+        runtime: Runtime::Docker,
+        mount_type: None,
+        ip_address: Some("10.0.2.15".to_owned()),
+        docker_socket: Some("/home/ann/.colima/work/docker.sock".into()),
+        cpus: 2,
+        memory: Bytes::gib(2),
+        disk: Bytes::gib(100),
+    }
+}
+
+fn entries() -> [ListEntry; 2] {
+    let running = ListEntry {
+        name: "default".to_owned(),
+        state: State::Running,
+        arch: Arch::X86_64,
+        cpus: 2,
+        memory: Bytes::mib(2560),
+        disk: Bytes::gib(100),
+        runtime: Some(Runtime::Docker),
+        address: None,
+    };
+    let stopped = ListEntry {
+        name: "a-longer-name".to_owned(),
+        state: State::Stopped,
+        runtime: None,
+        ..running.clone()
+    };
+    [running, stopped]
+}
+
+#[test]
+fn status_for_people() {
+    insta::assert_snapshot!("status_brief", report().human(Detail::Brief));
+    insta::assert_snapshot!("status_extended", report().human(Detail::Extended));
+}
+
+#[test]
+fn status_for_programs() {
+    let line = report().json();
+    assert_eq!(line.matches('\n').count(), 1);
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    insta::assert_json_snapshot!(value);
+}
+
+#[test]
+fn list_for_people() {
+    insta::assert_snapshot!("list_table", list_table(&entries()));
+    insta::assert_snapshot!("list_table_empty", list_table(&[]));
+}
+
+#[test]
+fn list_for_programs() {
+    insta::assert_snapshot!(list_json(&entries()));
+    assert_eq!(list_json(&[]), "");
+}
+
+#[test]
+fn the_guest_cannot_steer_the_terminal() {
+    assert_eq!(
+        escaped("a\x1b[31m\r\n\tb\u{9b}c\u{202e}é"),
+        "a\\u{1b}[31m\\r\\n\\tb\\u{9b}c\\u{202e}é"
+    );
+}
