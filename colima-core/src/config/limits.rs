@@ -151,7 +151,7 @@ pub(super) fn check(config: &Config, violations: &mut Vec<Violation>) {
     }
 }
 
-fn between<T: PartialOrd + fmt::Display>(value: T, least: T, most: T) -> Option<Limit> {
+fn between<T: Copy + PartialOrd + fmt::Display>(value: T, least: T, most: T) -> Option<Limit> {
     if value < least {
         Some(Limit::AtLeast(least.to_string()))
     } else if value > most {

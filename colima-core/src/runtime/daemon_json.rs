@@ -47,9 +47,14 @@ impl Proxies {
     /// As environment variables for programs that download.
     #[must_use]
     pub fn variables(&self) -> Vec<(String, String)> {
-        let named =
-            [("http_proxy", &self.http), ("https_proxy", &self.https), ("no_proxy", &self.no_proxy)];
-        let set = named.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        let named = [
+            ("http_proxy", &self.http),
+            ("https_proxy", &self.https),
+            ("no_proxy", &self.no_proxy),
+        ];
+        let set = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?)));
         set.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
