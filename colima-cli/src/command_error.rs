@@ -2,10 +2,13 @@
 
 use std::{error::Error, fmt};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{exit_code::ExitCode, output::escaped};
 
 /// The kind of a failure; decides the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// None of the others.
     Failure,
@@ -47,7 +50,7 @@ impl ErrorKind {
 ///
 /// Displays as one or more lines without a final newline: `error: what`, a `caused by:` line per
 /// cause, a `hint:` line. Control characters are escaped: much of it was written by the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandError {
     /// Decides the exit code.
     pub kind: ErrorKind,

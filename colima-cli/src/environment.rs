@@ -1,5 +1,6 @@
 //! The one place where environment variables and the user's identity are read.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::{
     ffi::{OsStr, OsString},
     fs,
@@ -41,6 +42,8 @@ pub struct Environment {
     pub color: ColorWish,
     /// `TERM`, unless it is `dumb`: the terminal can rewrite a line.
     pub term: Option<String>,
+    /// `PATH`: where programs are looked for.
+    pub search_path: Vec<PathBuf>,
     /// Proxies of the host: `http_proxy`, `https_proxy`, `no_proxy`, in either case.
     pub proxies: Proxies,
     /// Who runs the program.
@@ -129,6 +132,9 @@ impl Environment {
             docker_context: text("DOCKER_CONTEXT"),
             color,
             term,
+            search_path: set("PATH")
+                .map(|value| std::env::split_paths(&value).collect())
+                .unwrap_or_default(),
             proxies: Proxies {
                 http: either("http_proxy"),
                 https: either("https_proxy"),
@@ -136,6 +142,22 @@ impl Environment {
             },
             user: HostUser { name, uid, gid },
         }
+    }
+
+    /// The absolute path of `program`, as a shell would find it, and in `/usr/sbin` and `/sbin`, which
+    /// an ordinary user's `PATH` often lacks.
+    #[must_use]
+    pub fn find_program(&self, program: &str) -> Option<PathBuf> {
+        let system = ["/usr/bin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+        let places = self
+            .search_path
+            .iter()
+            .filter(|place| place.is_absolute())
+            .chain(&system);
+        places.map(|place| place.join(program)).find(|path| {
+            let metadata = fs::metadata(path);
+            metadata.is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+        })
     }
 
     /// The directory of all profiles: `COLIMA_HOME`, whether it exists or not; else `~/.colima` if it

@@ -1,9 +1,32 @@
 //! The command line of Colima, as a library with `Instance`.
+
 pub mod args;
+pub mod assembly;
 pub mod command_error;
+mod commands;
+pub mod control;
+pub mod daemon;
 pub mod docker_context;
 pub mod environment;
 pub mod exit_code;
+pub mod guest_user;
+pub mod instance;
 pub mod output;
 pub mod progress;
+pub mod ssh;
 pub mod state_dir;
+
+pub use commands::run;
+
+/// Writes a line to the daemon's log.
+pub(crate) fn log_line(line: &str) {
+    use std::io::Write as _;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // Nobody can be told that the log cannot be written.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} {}",
+        now.unwrap_or_default().as_secs(),
+        output::escaped(line)
+    );
+}

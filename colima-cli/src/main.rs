@@ -1,3 +1,9 @@
 //! The program `colima`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    colima::run(
+        std::env::args_os(),
+        &colima::environment::Environment::read(),
+    )
+    .into()
+}

@@ -101,9 +101,15 @@ impl<C: Connect> Agent<C> {
     pub async fn hello(&self) -> Result<Hello, AgentError> {
         let mut talk = self.ask(&Request::Hello).await?;
         match read_reply(&mut talk).await? {
-            Reply::Hello { protocol, agent, boot_id } => {
-                Ok(Hello { protocol, version: agent, boot_id })
-            }
+            Reply::Hello {
+                protocol,
+                agent,
+                boot_id,
+            } => Ok(Hello {
+                protocol,
+                version: agent,
+                boot_id,
+            }),
             other => Err(unexpected(&other)),
         }
     }
@@ -128,7 +134,10 @@ impl<C: Connect> Agent<C> {
         loop {
             match read_reply(&mut talk).await? {
                 Reply::Stage { name, uptime_ms } => {
-                    on_stage(Stage { name, uptime: Duration::from_millis(uptime_ms) });
+                    on_stage(Stage {
+                        name,
+                        uptime: Duration::from_millis(uptime_ms),
+                    });
                 }
                 Reply::Ready { versions } => return Ok(versions),
                 other => return Err(unexpected(&other)),
@@ -184,12 +193,20 @@ impl<C: Connect> Agent<C> {
 
     async fn run_command(&self, command: &Command) -> Result<Output, AgentError> {
         let stdin_len = command.stdin.len() as u64;
-        let mut talk =
-            self.ask(&Request::Run { argv: command.argv.clone(), stdin_len }).await?;
+        let mut talk = self
+            .ask(&Request::Run {
+                argv: command.argv.clone(),
+                stdin_len,
+            })
+            .await?;
         talk.write_all(&command.stdin).await?;
         talk.flush().await?;
         match read_reply(&mut talk).await? {
-            Reply::Exited { exit_code, stdout_len, stderr_len } => Ok(Output {
+            Reply::Exited {
+                exit_code,
+                stdout_len,
+                stderr_len,
+            } => Ok(Output {
                 exit_code,
                 stdout: read_bytes(&mut talk, stdout_len).await?,
                 stderr: read_bytes(&mut talk, stderr_len).await?,
@@ -212,19 +229,24 @@ impl<C: Connect> Connect for Agent<C> {
 
 impl<C: Connect> Guest for Agent<C> {
     async fn run(&self, command: &Command) -> io::Result<Output> {
-        self.run_command(command).await.map_err(|error| match error {
-            AgentError::Link { source } => source,
-            other => io::Error::other(other),
-        })
+        self.run_command(command)
+            .await
+            .map_err(|error| match error {
+                AgentError::Link { source } => source,
+                other => io::Error::other(other),
+            })
     }
 }
 
 fn unexpected(reply: &Reply) -> AgentError {
     match reply {
-        Reply::Failed { reason, detail } => {
-            AgentError::Failed { reason: reason.clone(), detail: detail.clone() }
-        }
-        other => AgentError::Protocol { what: format!("{other:?} is no answer to the request") },
+        Reply::Failed { reason, detail } => AgentError::Failed {
+            reason: reason.clone(),
+            detail: detail.clone(),
+        },
+        other => AgentError::Protocol {
+            what: format!("{other:?} is no answer to the request"),
+        },
     }
 }
 
@@ -237,11 +259,18 @@ where
     let limit = LONGEST_LINE as u64;
     talk.take(limit).read_until(b'\n', &mut line).await?;
     if line.last() != Some(&b'\n') {
-        let what = if line.len() as u64 == limit { "a line is too long" } else { "it hung up" };
-        return Err(AgentError::Protocol { what: what.to_owned() });
+        let what = if line.len() as u64 == limit {
+            "a line is too long"
+        } else {
+            "it hung up"
+        };
+        return Err(AgentError::Protocol {
+            what: what.to_owned(),
+        });
     }
-    serde_json::from_slice(&line)
-        .map_err(|error| AgentError::Protocol { what: format!("an unknown reply ({error})") })
+    serde_json::from_slice(&line).map_err(|error| AgentError::Protocol {
+        what: format!("an unknown reply ({error})"),
+    })
 }
 
 /// Reads `length` announced bytes without believing in them: memory grows as they arrive.
@@ -250,12 +279,16 @@ where
     S: AsyncBufRead + Unpin + Send,
 {
     if length > LARGEST_OUTPUT {
-        return Err(AgentError::Protocol { what: format!("{length} bytes of output announced") });
+        return Err(AgentError::Protocol {
+            what: format!("{length} bytes of output announced"),
+        });
     }
     let mut bytes = Vec::new();
     talk.take(length).read_to_end(&mut bytes).await?;
     if (bytes.len() as u64) < length {
-        return Err(AgentError::Protocol { what: "the output was cut off".to_owned() });
+        return Err(AgentError::Protocol {
+            what: "the output was cut off".to_owned(),
+        });
     }
     Ok(bytes)
 }

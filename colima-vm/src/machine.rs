@@ -9,6 +9,7 @@ mod error;
 mod handle;
 mod launch;
 mod lock;
+mod presence;
 mod process;
 mod qemu;
 pub mod qmp;

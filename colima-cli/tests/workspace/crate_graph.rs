@@ -16,7 +16,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "colima",
-        &["colima-core", "colima-vm", "colima-net", "colima-mount"],
+        &[
+            "colima-core",
+            "colima-vm",
+            "colima-net",
+            "colima-mount",
+            "qemu-img-wrapper",
+        ],
     ),
     (
         "colima-examples",

@@ -23,16 +23,48 @@ struct Program {
     prints: &'static str,
 }
 
-const TOKIO: &str =
-    "tokio = { version = \"1\", features = [\"rt\", \"macros\", \"net\", \"io-util\"] }\n";
+const PROGRAMS: &[Program] = &[
+    Program {
+        package: "colima-core",
+        features: &[],
+        dependencies: "",
+        source: include_str!("programs/colima_core.rs"),
+        prints: "colima-work gets 4294967296 bytes\n",
+    },
+    Program {
+        package: "qemu-img-wrapper",
+        features: &[],
+        dependencies: TOKIO,
+        source: include_str!("programs/qemu_img_wrapper.rs"),
+        prints: "the disk has 3145728 bytes\n",
+    },
+    Program {
+        package: "colima-vm",
+        features: &[],
+        dependencies: CORE,
+        source: include_str!("programs/colima_vm.rs"),
+        prints: "invalid machine: memory must be whole MiB and at least 16MiB\n",
+    },
+    Program {
+        package: "colima-net",
+        features: &["relay"],
+        dependencies: CORE_AND_TOKIO,
+        source: include_str!("programs/colima_net.rs"),
+        prints: "through the relay\n",
+    },
+    Program {
+        package: "colima-mount",
+        features: &[],
+        dependencies: "",
+        source: include_str!("programs/colima_mount.rs"),
+        prints: "linked\n",
+    },
+];
 
-const PROGRAMS: &[Program] = &[Program {
-    package: "colima-core",
-    features: &[],
-    dependencies: "",
-    source: include_str!("programs/colima_core.rs"),
-    prints: "colima-work gets 4294967296 bytes\n",
-}];
+const CORE: &str = "colima-core = \"0.1\"\n";
+const TOKIO: &str = "tokio = { version = \"1\", features = [\"rt\", \"macros\"] }\n";
+const CORE_AND_TOKIO: &str = "colima-core = \"0.1\"\ntokio = { version = \"1\", \
+    features = [\"rt\", \"macros\", \"net\", \"io-util\", \"sync\"] }\n";
 
 #[test]
 fn each_library_crate_works_outside_of_the_workspace() {

@@ -1,0 +1,26 @@
+//! `colima restart`.
+
+use colima_core::config::Settings;
+
+use super::{Context, start, stop};
+use crate::{
+    args::RestartArgs,
+    command_error::{CommandError, ErrorKind},
+    exit_code::ExitCode,
+};
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    args: &RestartArgs,
+) -> Result<ExitCode, CommandError> {
+    if !context.paths.exists() {
+        let what = format!("there is no profile {}", context.profile);
+        return Err(CommandError::new(ErrorKind::NoSuchProfile, what)
+            .hint("the profiles there are: colima list"));
+    }
+    // Before anything is stopped: what cannot be started again is better left running.
+    let config = start::configure(context, &Settings::default(), start::Save::OnlyIfNew)?;
+    stop::stop(context, stop::manner(args.force)).await?;
+    start::start(context, &config).await?;
+    Ok(ExitCode::Ok)
+}

@@ -1,0 +1,120 @@
+//! `colima status`, and what `list` shares with it.
+
+use colima_core::{
+    Arch,
+    boot::Runtime,
+    config::{Config, Settings},
+};
+
+use super::{Context, client_error, print, unexpected};
+use crate::{
+    args::StatusArgs,
+    command_error::{CommandError, ErrorKind},
+    control::{Reply, Request, client::Conversation},
+    exit_code::ExitCode,
+    instance::{InstanceRecord, Probe},
+    output::{Detail, ListEntry, State, StatusReport},
+};
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    args: &StatusArgs,
+) -> Result<ExitCode, CommandError> {
+    let probe = match context.ask_if_running(&Request::Status).await? {
+        Some(mut talk) => answer(&mut talk).await?,
+        None => Probe::Stopped,
+    };
+    let Probe::Running { record, problems } = probe else {
+        return Err(match probe {
+            Probe::Starting => CommandError::new(
+                ErrorKind::NotRunning,
+                format!("{} is starting", context.profile.display_name()),
+            ),
+            Probe::Stopping => CommandError::new(
+                ErrorKind::NotRunning,
+                format!("{} is stopping", context.profile.display_name()),
+            ),
+            _ => context.not_running(),
+        });
+    };
+    let spec = &record.spec;
+    let report = StatusReport {
+        display_name: context.profile.display_name(),
+        state: state_of(&problems),
+        problems,
+        driver: "QEMU".to_owned(),
+        accelerator: Some(record.accelerator.clone()),
+        arch: spec.arch,
+        runtime: spec.runtime,
+        mount_type: None,
+        ip_address: None,
+        docker_socket: (spec.runtime == Runtime::Docker)
+            .then(|| context.paths.docker_socket.clone()),
+        cpus: spec.cpus,
+        memory: spec.memory,
+        disk: record.data_disk_size,
+    };
+    let detail = if args.extended {
+        Detail::Extended
+    } else {
+        Detail::Brief
+    };
+    print(if args.json {
+        report.json()
+    } else {
+        report.human(detail)
+    })?;
+    Ok(ExitCode::Ok)
+}
+
+/// The probe that a daemon answers with.
+pub(super) async fn answer(talk: &mut Conversation) -> Result<Probe, CommandError> {
+    match talk.next().await.map_err(client_error)? {
+        Reply::Status(probe) => Ok(*probe),
+        other => Err(unexpected(&other)),
+    }
+}
+
+const fn state_of(problems: &[String]) -> State {
+    if problems.is_empty() {
+        State::Running
+    } else {
+        State::Degraded
+    }
+}
+
+/// The line of `list` for a profile in the state that was probed.
+pub(super) fn entry(name: &str, probe: &Probe, last: Option<&InstanceRecord>) -> ListEntry {
+    let (state, record) = match probe {
+        Probe::Stopped => (State::Stopped, last),
+        Probe::Starting => (State::Starting, last),
+        Probe::Stopping => (State::Stopping, last),
+        Probe::Running { record, problems } => (state_of(problems), Some(&**record)),
+    };
+    let spec = record.map(|record| &record.spec);
+    let defaults = Config::merge(&Settings::default(), &Settings::default()).ok();
+    ListEntry {
+        name: name.to_owned(),
+        state,
+        arch: spec
+            .map(|spec| spec.arch)
+            .or(Arch::host())
+            .unwrap_or(Arch::X86_64),
+        cpus: spec
+            .map(|spec| spec.cpus)
+            .or(defaults.as_ref().map(|c| c.cpus.value))
+            .unwrap_or_default(),
+        memory: spec
+            .map(|spec| spec.memory)
+            .or(defaults.as_ref().map(|c| c.memory.value))
+            .unwrap_or_default(),
+        disk: record
+            .map(|record| record.data_disk_size)
+            .or(defaults.as_ref().map(|c| c.disk.value))
+            .unwrap_or_default(),
+        runtime: spec
+            .filter(|_| matches!(probe, Probe::Running { .. }))
+            .map(|spec| spec.runtime),
+        address: None,
+    }
+}

@@ -1,0 +1,34 @@
+//! `colima version`.
+
+use std::fmt::Write as _;
+
+use super::{Context, print};
+use crate::{
+    command_error::CommandError,
+    control::{Reply, Request},
+    exit_code::ExitCode,
+    instance::Probe,
+    output::escaped,
+};
+
+pub(super) async fn run(context: &Context<'_>) -> Result<ExitCode, CommandError> {
+    let mut text = format!("colima version {}\n", env!("CARGO_PKG_VERSION"));
+    if let Some(mut talk) = context.ask_if_running(&Request::Status).await?
+        && let Ok(Reply::Status(probe)) = talk.next().await
+        && let Probe::Running { record, .. } = *probe
+    {
+        let spec = &record.spec;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\nprofile: {}\narch: {}", context.profile, spec.arch);
+        let _ = writeln!(
+            text,
+            "image: {}\naccelerator: {}",
+            record.image, record.accelerator
+        );
+        for (component, version) in &record.versions {
+            let _ = writeln!(text, "{}: {}", escaped(component), escaped(version));
+        }
+    }
+    print(text)?;
+    Ok(ExitCode::Ok)
+}

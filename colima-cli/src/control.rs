@@ -1,0 +1,187 @@
+//! What the command line and a profile's daemon say to each other.
+//!
+//! One request per connection to the daemon's unix socket, a line of JSON; the daemon answers with
+//! lines of JSON, the last of which ends the conversation. A [`Withdraw`] takes the request back, and so
+//! does closing the connection: a start that nobody waits for any more is undone.
+
+use std::{io, time::Duration};
+
+use colima_core::boot::BootConfig;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    command_error::CommandError,
+    instance::{InstanceSpec, Probe},
+};
+
+pub mod client;
+
+/// Version of this protocol. A daemon of another version is replaced by one of ours: it holds
+/// nothing that its successor does not find again.
+pub const VERSION: u32 = 1;
+
+const LONGEST_LINE: u64 = 4 << 20;
+
+/// What the command line asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Which version are you? Answered by [`Reply::Hello`].
+    Hello,
+    /// Start the instance. Answered by [`Reply::Stage`]s and [`Reply::Started`].
+    Start {
+        /// What to start.
+        spec: Box<InstanceSpec>,
+        /// What the guest is told.
+        boot: Box<BootConfig>,
+    },
+    /// Stop it. Answered by [`Reply::Stage`]s and [`Reply::Stopped`].
+    Stop {
+        /// How patiently.
+        manner: StopManner,
+    },
+    /// Probe it. Answered by [`Reply::Status`].
+    Status,
+    /// Leave the machine running and exit. Answered by [`Reply::Retired`].
+    Retire,
+}
+
+/// What may follow a request on its connection: it is not wanted any more.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename = "withdraw")]
+pub struct Withdraw;
+
+/// How patiently to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopManner {
+    /// Ask the guest and give it time.
+    Orderly,
+    /// End the machine now. What the guest had not written to its disks is lost.
+    Forced,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// See [`VERSION`].
+    Hello {
+        /// Protocol version of the daemon.
+        version: u32,
+        /// Its process.
+        pid: u32,
+    },
+    /// A step began, went on, or ended.
+    Stage(Stage),
+    /// The instance runs.
+    Started(Started),
+    /// The instance does not run.
+    Stopped(Stopped),
+    /// What the probes found.
+    Status(Box<Probe>),
+    /// The daemon is about to exit; the machine is not.
+    Retired,
+    /// The request failed.
+    Failed(CommandError),
+}
+
+/// Progress of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Stage {
+    /// A step began; the one before it ended well.
+    Begin {
+        /// Short text for people: `booting`.
+        name: String,
+    },
+    /// News about the step that is under way.
+    Detail {
+        /// Short text for people: `42 %`.
+        text: String,
+    },
+    /// Something the user should know, whatever becomes of the request.
+    Note {
+        /// A sentence.
+        text: String,
+    },
+}
+
+/// Whether a start did anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "started", rename_all = "snake_case")]
+pub enum Started {
+    /// The instance was started.
+    Now {
+        /// Time from request to readiness.
+        elapsed: Duration,
+    },
+    /// It was running; `differing` names the settings that a restart would change.
+    Before {
+        /// Names of settings: `cpus`, `memory`.
+        differing: Vec<String>,
+    },
+}
+
+/// Whether and how a stop ended the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stopped", rename_all = "snake_case")]
+pub enum Stopped {
+    /// The machine ended.
+    Now {
+        /// What ended it, for people: `the guest powered off`.
+        how: String,
+        /// Time it took.
+        elapsed: Duration,
+    },
+    /// It was not running.
+    Before,
+}
+
+/// Writes `message` as one line.
+///
+/// # Errors
+///
+/// Fails as the writer does.
+pub async fn send<W, M>(writer: &mut W, message: &M) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin + Send,
+    M: Serialize + Sync,
+{
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    writer.write_all(&line).await?;
+    writer.flush().await
+}
+
+/// Reads one line as a message; `None` at the end of the stream.
+///
+/// # Errors
+///
+/// `InvalidData` for a line that is too long, cut off, or no message.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: a partly read line is lost.
+pub async fn receive<R, M>(reader: &mut R) -> io::Result<Option<M>>
+where
+    R: AsyncBufRead + Unpin + Send,
+    M: DeserializeOwned,
+{
+    let mut line = Vec::new();
+    reader
+        .take(LONGEST_LINE)
+        .read_until(b'\n', &mut line)
+        .await?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message is cut off or too long",
+        ));
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}

@@ -1,0 +1,273 @@
+//! [`Instance`]: one profile's virtual machine with everything around it.
+//!
+//! This is the composition and nothing else: images, disks and the machine come from `colima-vm`,
+//! the streams from `colima-net`, and what the guest is told from `colima-core`.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use colima_core::{Arch, Bytes, boot::Runtime};
+use colima_net::{
+    agent::Agent,
+    mux::{Mux, MuxConfig},
+};
+use colima_vm::{
+    image::ImageId,
+    machine::{self, Machine, OnDrop, StopPlan},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    command_error::CommandError,
+    control::{Stage, StopManner, Stopped},
+    state_dir::ProfilePaths,
+};
+
+mod failure;
+mod probe;
+mod record;
+mod relays;
+mod start;
+
+pub(crate) use failure::image as image_failure;
+pub use probe::Probe;
+pub use record::InstanceRecord;
+use relays::Relays;
+pub(crate) use start::{build_image, builder as image_builder};
+
+/// What an instance is to be. Plain data, recorded beside the running machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceSpec {
+    /// Name of the machine, of its host name in ssh and of its docker context.
+    pub name: String,
+    /// Architecture of the guest.
+    pub arch: Arch,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory: Bytes,
+    /// Size of the disk that survives.
+    pub data_disk: DataDisk,
+    /// Size of the disk that an update throws away.
+    pub root_disk: Bytes,
+    /// What runs containers.
+    pub runtime: Runtime,
+    /// Where images are.
+    pub images: Images,
+    /// The programs that are needed.
+    pub tools: Tools,
+}
+
+/// The wanted size of the data disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataDisk {
+    /// Exactly this size; a larger disk is an error, because disks do not shrink.
+    Exactly(Bytes),
+    /// At least this size: nobody asked for it just now, so a larger disk that exists is right.
+    AtLeast(Bytes),
+}
+
+impl DataDisk {
+    /// The size to make, or to grow to.
+    #[must_use]
+    pub const fn size(self) -> Bytes {
+        match self {
+            Self::Exactly(size) | Self::AtLeast(size) => size,
+        }
+    }
+}
+
+/// Where images are, and which one is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Images {
+    /// The store.
+    pub store: PathBuf,
+    /// Where downloaded packages are kept for the next build.
+    pub packages: PathBuf,
+    /// The image to use; `None` takes the profile's own, else the newest, else builds one.
+    pub id: Option<ImageId>,
+    /// Environment of the programs that download: proxies.
+    pub download_env: Vec<(String, String)>,
+}
+
+/// The programs that an instance needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// `qemu-system-*` of the guest's architecture.
+    pub qemu: PathBuf,
+    /// `qemu-img`.
+    pub qemu_img: PathBuf,
+    /// The static program for the guest.
+    pub guest_program: PathBuf,
+    /// Where it is remembered which accelerator works on this host.
+    pub accelerator_memory: PathBuf,
+}
+
+/// A running instance.
+///
+/// **Drop**: an instance that was started ends with its value until [`Instance::start`] returns; from
+/// then on the machine lives on by itself. **Close**: [`Instance::stop`]. **Detach**:
+/// [`Instance::detach`].
+#[derive(Debug)]
+pub struct Instance {
+    paths: ProfilePaths,
+    record: InstanceRecord,
+    machine: Arc<Machine>,
+    agent: Agent<Mux>,
+    relays: Relays,
+}
+
+/// How long the guest may take to power off once it was asked. Emulated guests with containers to
+/// stop need most of it.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
+
+impl Instance {
+    /// Finds the profile's machine, if it runs, and connects to it again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when something runs there that cannot be taken over.
+    pub async fn attach(paths: &ProfilePaths) -> Result<Option<Self>, CommandError> {
+        let Some(machine) = Self::attach_machine(paths).await? else {
+            return Ok(None);
+        };
+        let machine = Arc::new(machine);
+        let record = InstanceRecord::read(&paths.record)?;
+        let agent = Agent::new(mux(&machine));
+        let relays = Relays::open(paths, &record.spec, agent.transport())?;
+        Ok(Some(Self {
+            paths: paths.clone(),
+            record,
+            machine,
+            agent,
+            relays,
+        }))
+    }
+
+    /// The guest: connects to its sockets and runs commands in it.
+    #[must_use]
+    pub const fn guest(&self) -> &Agent<Mux> {
+        &self.agent
+    }
+
+    /// What was started.
+    #[must_use]
+    pub const fn record(&self) -> &InstanceRecord {
+        &self.record
+    }
+
+    /// The names of settings in which `wanted` differs from what runs.
+    #[must_use]
+    pub fn differing(&self, wanted: &InstanceSpec) -> Vec<String> {
+        let running = &self.record.spec;
+        let mut differing = Vec::new();
+        let mut compare = |name: &str, same: bool| {
+            if !same {
+                differing.push(name.to_owned());
+            }
+        };
+        compare("cpus", running.cpus == wanted.cpus);
+        compare("memory", running.memory == wanted.memory);
+        let grows = match wanted.data_disk {
+            DataDisk::Exactly(size) => size != self.record.data_disk_size,
+            DataDisk::AtLeast(size) => size > self.record.data_disk_size,
+        };
+        compare("disk", !grows);
+        compare("root-disk", running.root_disk == wanted.root_disk);
+        compare("runtime", running.runtime == wanted.runtime);
+        differing
+    }
+
+    /// Resolves when the machine has ended, with how.
+    pub async fn ended(&self) -> String {
+        self.machine.exited().await.to_string()
+    }
+
+    /// Takes down what stood on the host for a machine that has ended.
+    pub async fn clean_up(&self) {
+        self.relays.close().await;
+    }
+
+    /// Ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the machine cannot be ended at all; the instance then still runs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops climbing the ladder; the call can be repeated.
+    pub async fn stop(
+        &self,
+        manner: StopManner,
+        progress: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<Stopped, CommandError> {
+        progress(Stage::Begin {
+            name: "stopping the machine".to_owned(),
+        });
+        // First, so that a client sees the end of its connection and not a silence.
+        self.relays.close().await;
+        let plan = match manner {
+            StopManner::Forced => StopPlan::forced(),
+            StopManner::Orderly => {
+                let agent = self.agent.clone();
+                let ask = async move { Ok(agent.power_off().await?) };
+                StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
+            }
+        };
+        let report = self
+            .machine
+            .stop(plan)
+            .await
+            .map_err(|error| failure::machine(&error))?;
+        let how = match report.ended_by {
+            Some(machine::Rung::AskGuest) | None => report.exit.to_string(),
+            Some(rung) => format!("{rung}; {}", report.exit),
+        };
+        Ok(Stopped::Now {
+            how,
+            elapsed: report.elapsed,
+        })
+    }
+
+    /// Waits until nothing of a start that was given up is left; at most a few seconds.
+    pub async fn wait_gone(paths: &ProfilePaths) {
+        if let Ok(Some(left)) = Self::attach_machine(paths).await
+            && let Err(error) = left.kill().await
+        {
+            crate::log_line(&format!("a machine was left behind: {error}"));
+        }
+    }
+
+    async fn attach_machine(paths: &ProfilePaths) -> Result<Option<Machine>, CommandError> {
+        match Machine::attach(&paths.machine_dir).await {
+            Ok(machine) => Ok(Some(machine)),
+            Err(machine::Error::NotRunning { .. }) => Ok(None),
+            Err(error) => Err(failure::machine(&error)),
+        }
+    }
+
+    /// Lets go of the machine, which goes on without anybody.
+    pub fn detach(&self) {
+        self.machine.set_on_drop(OnDrop::Detach);
+    }
+}
+
+/// The multiplexer over the machine's first stream port.
+///
+/// It does not keep the machine: a machine whose owner is gone is not held by its own streams.
+fn mux(machine: &Arc<Machine>) -> Mux {
+    let machine = Arc::downgrade(machine);
+    let dial = move || {
+        let machine = machine.upgrade();
+        async move {
+            let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
+            let machine = machine.ok_or_else(gone)?;
+            machine.port(0).await.map_err(std::io::Error::other)
+        }
+    };
+    Mux::new(dial, MuxConfig::default())
+}

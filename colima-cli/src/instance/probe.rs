@@ -1,0 +1,109 @@
+//! Whether an instance works: asked of its parts, never remembered.
+
+use std::{io, time::Duration};
+
+use colima_core::boot::Runtime;
+use colima_vm::machine::{self, qmp::RunState};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    time::timeout,
+};
+
+use super::{Instance, InstanceRecord};
+
+/// Each part gets this long to answer; they are asked at once.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What the daemon knows of its instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Probe {
+    /// Nothing runs.
+    Stopped,
+    /// A start is under way.
+    Starting,
+    /// A stop is under way.
+    Stopping,
+    /// The machine runs.
+    Running {
+        /// What was started.
+        record: Box<InstanceRecord>,
+        /// What does not answer, one sentence each; empty when everything works.
+        problems: Vec<String>,
+    },
+}
+
+impl Instance {
+    /// Asks machine, agent and runtime whether they work; answers within two seconds.
+    pub async fn probe(&self) -> Probe {
+        let (machine, agent, docker) = tokio::join!(
+            self.probe_machine(),
+            self.probe_agent(),
+            self.probe_docker()
+        );
+        // When the machine itself is the trouble the others only follow from it.
+        let problems = match machine {
+            Some(problem) => vec![problem],
+            None => [agent, docker].into_iter().flatten().collect(),
+        };
+        Probe::Running {
+            record: Box::new(self.record.clone()),
+            problems,
+        }
+    }
+
+    async fn probe_machine(&self) -> Option<String> {
+        match self.machine.status(PATIENCE).await {
+            machine::Status::Responding(RunState::Running) => None,
+            machine::Status::Responding(state) => Some(format!(
+                "the virtual machine does not run: QEMU says {state:?}"
+            )),
+            machine::Status::NotResponding => {
+                Some("the virtual machine does not respond: end it with colima stop --force".into())
+            }
+            machine::Status::Exited(exit) => Some(format!("the virtual machine ended: {exit}")),
+            _ => None,
+        }
+    }
+
+    async fn probe_agent(&self) -> Option<String> {
+        let unanswered = "the guest's agent does not answer: try colima restart";
+        match timeout(PATIENCE, self.agent.hello()).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(format!("{unanswered} ({error})")),
+            Err(_) => Some(unanswered.to_owned()),
+        }
+    }
+
+    /// Through the host's socket, as a docker client would.
+    async fn probe_docker(&self) -> Option<String> {
+        if self.record.spec.runtime != Runtime::Docker {
+            return None;
+        }
+        let socket = &self.paths.docker_socket;
+        let unanswered = format!("docker does not answer on {}", socket.display());
+        match timeout(PATIENCE, ping(socket)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{unanswered}: {error}")),
+            Err(_) => Some(format!("{unanswered} in time")),
+        }
+    }
+}
+
+/// `GET /_ping` of the Docker Engine API.
+async fn ping(socket: &std::path::Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream
+        .write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+        .await?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    match &status {
+        b"HTTP/1.1 200" => Ok(()),
+        other => Err(io::Error::other(
+            String::from_utf8_lossy(other).into_owned(),
+        )),
+    }
+}

@@ -1,0 +1,98 @@
+//! The host's sockets that lead into the guest.
+
+use std::{path::Path, sync::Mutex};
+
+use colima_core::{
+    Endpoint,
+    boot::{Runtime, SSH_SOCKET},
+};
+use colima_net::{
+    mux::Mux,
+    relay::{Relay, SocketFile},
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use super::InstanceSpec;
+use crate::{
+    command_error::{CommandError, ErrorKind},
+    state_dir::ProfilePaths,
+};
+
+/// Where dockerd listens in the guest.
+pub(super) const DOCKER_SOCKET: &str = "/run/docker.sock";
+
+/// Most docker clients at once. A client beyond that waits, it is not refused.
+const MOST_DOCKER_CLIENTS: usize = 1024;
+
+/// Relays from sockets of the profile to sockets of the guest.
+///
+/// **Drop**: the sockets vanish and every connection ends at once. **Close**: [`Relays::close`].
+#[derive(Debug)]
+pub(super) struct Relays {
+    closing: watch::Sender<bool>,
+    /// Taken by the first close.
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+impl Relays {
+    /// Listens on every socket that the runtime needs. When it returns, clients can connect.
+    pub(super) fn open(
+        paths: &ProfilePaths,
+        spec: &InstanceSpec,
+        guest: &Mux,
+    ) -> Result<Self, CommandError> {
+        let relays = Self {
+            closing: watch::Sender::new(false),
+            tasks: Mutex::new(Some(JoinSet::new())),
+        };
+        relays.add(&paths.ssh_socket, SSH_SOCKET, guest)?;
+        if spec.runtime == Runtime::Docker {
+            relays.add(&paths.docker_socket, DOCKER_SOCKET, guest)?;
+        }
+        Ok(relays)
+    }
+
+    fn add(&self, host: &Path, guest_socket: &str, guest: &Mux) -> Result<(), CommandError> {
+        let listener = SocketFile::bind(host).map_err(|error| {
+            let what = format!("cannot listen on {}", host.display());
+            CommandError::new(ErrorKind::Failure, what).caused_by(&error)
+        })?;
+        let endpoint = Endpoint::Unix(guest_socket.into());
+        let relay = Relay::new(listener, guest.clone(), endpoint).limit(MOST_DOCKER_CLIENTS);
+        let mut closing = self.closing.subscribe();
+        let path = host.to_owned();
+        if let Some(tasks) = &mut *self.lock() {
+            tasks.spawn(async move {
+                let report = relay
+                    .run(async move {
+                        // A sender that is gone closes as well.
+                        let _ = closing.wait_for(|closing| *closing).await;
+                    })
+                    .await;
+                crate::log_line(&format!(
+                    "{}: closed after {} connections, {} of them failed",
+                    path.display(),
+                    report.accepted,
+                    report.failed + report.refused
+                ));
+            });
+        }
+        Ok(())
+    }
+
+    /// Stops listening, gives open connections a moment to finish, and ends them.
+    pub(super) async fn close(&self) {
+        self.closing.send_replace(true);
+        let tasks = self.lock().take();
+        if let Some(mut tasks) = tasks {
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<JoinSet<()>>> {
+        // Nothing panics while it is held.
+        self.tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
