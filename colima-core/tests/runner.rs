@@ -1,5 +1,10 @@
 //! One test program for the crate: every other file here is a module of it.
 
+#![cfg_attr(
+    feature = "config",
+    expect(clippy::unwrap_used, reason = "a test fails by panicking")
+)]
+
 #[cfg(feature = "config")]
 mod config_errors;
 #[cfg(feature = "config")]

@@ -1,5 +1,7 @@
 //! Tests of what people type and read: one test program, every other file here is a module of it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod command_errors;
 mod command_line;
 mod docker_contexts;
