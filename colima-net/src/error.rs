@@ -7,7 +7,7 @@ use colima_core::Endpoint;
 /// Why a socket could not be made, a link does not work or a stream was not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum NetError {
     /// The directory of a socket cannot be used.
     #[error("cannot use {path} as the directory of a socket")]
     SocketDirectory {
@@ -169,7 +169,7 @@ pub enum Violation {
     },
 }
 
-impl Error {
+impl NetError {
     /// The error kind that a local socket would have given.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
@@ -198,8 +198,8 @@ impl Error {
     }
 }
 
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
+impl From<NetError> for io::Error {
+    fn from(error: NetError) -> Self {
         Self::new(error.kind(), error)
     }
 }

@@ -17,7 +17,7 @@
 //!   stops costs its own stream and 256 KiB. Writers take turns, 32 KiB at a time.
 //! * **Half-close.** `shutdown` ends one direction. Dropping a stream resets both.
 //! * **An untrusted peer.** The accepting side cannot make the opening side remember more than the
-//!   streams it opened itself and their credit, and whatever it sends, the answer is an [`Error`]
+//!   streams it opened itself and their credit, and whatever it sends, the answer is an [`NetError`]
 //!   and a new link, never a panic.
 //! * **Resynchronisation.** A session begins with a handshake that works whatever bytes of earlier
 //!   sessions are still in the link, and wherever either side was cut: see the
@@ -84,4 +84,4 @@ pub use serve::{Incoming, ServeConfig, serve};
 pub use stream::MuxStream;
 
 #[cfg(doc)]
-use crate::Error;
+use crate::NetError;

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -61,7 +61,7 @@ where
 {
     let mut outward = Direction::default();
     let mut inward = Direction::default();
-    let mut hung_up = pin!(near.hung_up());
+    let mut hung_up: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     let copied = poll_fn(|cx| {
         let out = outward.poll(cx, &mut near, &mut far, &mut traffic.sent)?;
         let back = inward.poll(cx, &mut far, &mut near, &mut traffic.received)?;
@@ -69,7 +69,9 @@ where
             return Poll::Ready(Ok(()));
         }
         // What a client sent before it went away must still arrive, so its own end comes first.
-        if out.is_ready() && hung_up.as_mut().poll(cx).is_ready() {
+        if out.is_ready() {
+            let hung_up = hung_up.get_or_insert_with(|| Box::pin(near.hung_up()));
+            ready!(hung_up.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Poll::Pending

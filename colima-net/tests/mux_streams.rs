@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use colima_core::{Connect as _, Endpoint};
 use colima_net::{
-    Error,
+    NetError,
     mux::{Incoming, Mux, MuxConfig, MuxStream, ServeConfig, serve},
 };
 use tokio::{
@@ -118,5 +118,5 @@ async fn refusals_arrive_as_the_error_of_a_local_socket() {
     let (result, ()) = tokio::join!(mux.open(&endpoint), async {
         drop(incoming.recv().await.unwrap());
     });
-    assert!(matches!(result, Err(Error::Refused { .. })));
+    assert!(matches!(result, Err(NetError::Refused { .. })));
 }

@@ -1,4 +1,9 @@
 //! The integration tests of the crate, in one binary.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 #[cfg(feature = "mux")]
 mod mux_streams;
+#[cfg(feature = "relay")]
+mod relay_connections;
+#[cfg(feature = "relay")]
+mod socket_file;

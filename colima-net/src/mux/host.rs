@@ -16,7 +16,7 @@ use super::{
     stream::{MuxStream, Session},
     table::{CannotAsk, Role, Table},
 };
-use crate::Error;
+use crate::NetError;
 
 /// Limits and deadlines of the opening side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +73,13 @@ pub enum LinkState {
     /// The link is broken, and is being opened anew.
     Down {
         /// What broke it, or why the last attempt failed.
-        reason: Arc<Error>,
+        reason: Arc<NetError>,
     },
     /// The link is gone for good.
     Closed {
-        /// [`Error::Closed`] after [`Mux::close`]; what broke it for a link that cannot be
+        /// [`NetError::Closed`] after [`Mux::close`]; what broke it for a link that cannot be
         /// opened anew.
-        reason: Arc<Error>,
+        reason: Arc<NetError>,
     },
 }
 
@@ -202,17 +202,17 @@ impl Mux {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] with the peer's reason; [`Error::LinkDown`] or [`Error::OpenTimedOut`]
-    /// at the deadline of the configuration; [`Error::Closed`], for which [`state`](Self::state)
-    /// has the reason; [`Error::TooManyStreams`]; [`Error::Endpoint`].
+    /// [`NetError::Refused`] with the peer's reason; [`NetError::LinkDown`] or [`NetError::OpenTimedOut`]
+    /// at the deadline of the configuration; [`NetError::Closed`], for which [`state`](Self::state)
+    /// has the reason; [`NetError::TooManyStreams`]; [`NetError::Endpoint`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future takes the open back.
-    pub async fn open(&self, endpoint: &Endpoint) -> Result<MuxStream, Error> {
+    pub async fn open(&self, endpoint: &Endpoint) -> Result<MuxStream, NetError> {
         if !super::endpoint_bytes::fits(endpoint) {
             let endpoint = endpoint.clone();
-            return Err(Error::Endpoint { endpoint });
+            return Err(NetError::Endpoint { endpoint });
         }
         let after = self.shared.config.open_timeout;
         let deadline = Instant::now() + after;
@@ -223,7 +223,7 @@ impl Mux {
                 Ok(session) => session?,
                 Err(_) => {
                     let endpoint = endpoint.clone();
-                    return Err(Error::LinkDown { endpoint, after });
+                    return Err(NetError::LinkDown { endpoint, after });
                 }
             };
             let asked = session.with(|table| table.ask(endpoint.clone()));
@@ -231,7 +231,7 @@ impl Mux {
                 Ok(id) => MuxStream::new(session, id),
                 Err(CannotAsk::Limit) => {
                     let limit = self.shared.config.max_streams;
-                    return Err(Error::TooManyStreams { limit });
+                    return Err(NetError::TooManyStreams { limit });
                 }
                 Err(CannotAsk::Ended) => {
                     next(&mut current, deadline).await;
@@ -245,7 +245,7 @@ impl Mux {
             match timeout_at(deadline, opened).await {
                 Ok(Ok(Ok(()))) => return Ok(stream),
                 Ok(Ok(Err(refusal))) => {
-                    return Err(Error::Refused {
+                    return Err(NetError::Refused {
                         endpoint: endpoint.clone(),
                         kind: refusal.kind(),
                         message: refusal.to_string(),
@@ -255,7 +255,7 @@ impl Mux {
                 Ok(Err(_)) => next(&mut current, deadline).await,
                 Err(_) => {
                     let endpoint = endpoint.clone();
-                    return Err(Error::OpenTimedOut { endpoint, after });
+                    return Err(NetError::OpenTimedOut { endpoint, after });
                 }
             }
         }
@@ -282,13 +282,13 @@ impl Connect for Mux {
 }
 
 /// Waits for a session.
-async fn session(current: &mut watch::Receiver<Current>) -> Result<Arc<Session>, Error> {
+async fn session(current: &mut watch::Receiver<Current>) -> Result<Arc<Session>, NetError> {
     let found = current
         .wait_for(|current| !matches!(current, Current::None))
         .await;
     match found.as_deref() {
         Ok(Current::Session(session)) => Ok(Arc::clone(session)),
-        Ok(Current::Closed | Current::None) | Err(_) => Err(Error::Closed),
+        Ok(Current::Closed | Current::None) | Err(_) => Err(NetError::Closed),
     }
 }
 
@@ -319,14 +319,14 @@ impl Task {
         loop {
             let dialed = tokio::select! {
                 dialed = dial() => dialed,
-                () = closed(self.closing.clone()) => return self.finish(Error::Closed),
+                () = closed(self.closing.clone()) => return self.finish(NetError::Closed),
             };
             self.was_up = false;
             let error = match dialed {
                 Ok(io) => self.use_link(Link::new(io)).await,
-                Err(source) => Error::Dial { source },
+                Err(source) => NetError::Dial { source },
             };
-            if matches!(error, Error::Closed) {
+            if matches!(error, NetError::Closed) {
                 return self.finish(error);
             }
             self.down(error);
@@ -335,32 +335,32 @@ impl Task {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = closed(self.closing.clone()) => return self.finish(Error::Closed),
+                () = closed(self.closing.clone()) => return self.finish(NetError::Closed),
             }
             pause = (pause * 2).min(self.config.longest_retry);
         }
     }
 
     /// Runs sessions on one link until it breaks or the multiplexer is closed.
-    async fn use_link<S: AsyncRead + AsyncWrite + Send>(&mut self, mut link: Link<S>) -> Error {
+    async fn use_link<S: AsyncRead + AsyncWrite + Send>(&mut self, mut link: Link<S>) -> NetError {
         loop {
             let shaken = tokio::select! {
                 shaken = shake_hands(&mut link, &self.config) => shaken,
-                () = closed(self.closing.clone()) => Err(Error::Closed),
+                () = closed(self.closing.clone()) => Err(NetError::Closed),
             };
             let version = match shaken {
                 Ok(version) => version,
                 Err(error) => return error,
             };
             let error = self.run_session(&mut link, version).await;
-            if !matches!(error, Error::PeerRestarted) {
+            if !matches!(error, NetError::PeerRestarted) {
                 return error;
             }
             self.down(error);
         }
     }
 
-    async fn run_session<S>(&mut self, link: &mut Link<S>, version: u16) -> Error
+    async fn run_session<S>(&mut self, link: &mut Link<S>, version: u16) -> NetError
     where
         S: AsyncRead + AsyncWrite + Send,
     {
@@ -382,28 +382,28 @@ impl Task {
             () = closed(self.closing.clone()) => {
                 let drained = link.output.drain(&session);
                 let _ = tokio::time::timeout(DRAIN, drained).await;
-                return Error::Closed;
+                return NetError::Closed;
             }
         };
         match end {
-            End::Eof => Error::LinkEnded,
-            End::Io(source) => Error::Link { source },
-            End::Restarted => Error::PeerRestarted,
-            End::Garbled => Error::Violation {
+            End::Eof => NetError::LinkEnded,
+            End::Io(source) => NetError::Link { source },
+            End::Restarted => NetError::PeerRestarted,
+            End::Garbled => NetError::Violation {
                 violation: crate::Violation::Frame,
             },
-            End::Violation(violation) => Error::Violation { violation },
-            End::Silent(after) => Error::PeerSilent { after },
+            End::Violation(violation) => NetError::Violation { violation },
+            End::Silent(after) => NetError::PeerSilent { after },
         }
     }
 
-    fn down(&self, error: Error) {
+    fn down(&self, error: NetError) {
         self.current.send_replace(Current::None);
         let reason = Arc::new(error);
         self.state.send_replace(LinkState::Down { reason });
     }
 
-    fn finish(&self, error: Error) {
+    fn finish(&self, error: NetError) {
         let reason = Arc::new(error);
         self.state.send_replace(LinkState::Closed { reason });
         self.current.send_replace(Current::Closed);
@@ -430,7 +430,7 @@ async fn closed(mut closing: watch::Receiver<bool>) {
 ///
 /// Only the latest counts: the peer drops everything at each hello, so an answer to an earlier
 /// one says nothing about what follows it.
-async fn shake_hands<S>(link: &mut Link<S>, config: &MuxConfig) -> Result<u16, Error>
+async fn shake_hands<S>(link: &mut Link<S>, config: &MuxConfig) -> Result<u16, NetError>
 where
     S: AsyncRead + AsyncWrite,
 {
@@ -439,7 +439,7 @@ where
     let mut patience = config.hello_interval;
     let Link { input, output } = link;
     loop {
-        let nonce = fresh_nonce().map_err(|source| Error::Random { source })?;
+        let nonce = fresh_nonce().map_err(|source| NetError::Random { source })?;
         let versions = VERSIONS;
         output.replace(|out| Hello { nonce, versions }.encode(out));
         let attempt = async {
@@ -450,13 +450,13 @@ where
         let answer = tokio::select! {
             answer = input.scan(|bytes| find_answer(bytes, nonce)) => answer.map(Some),
             written = attempt => written.map(|()| None),
-            () = tokio::time::sleep_until(deadline) => return Err(Error::NoAnswer { after }),
+            () = tokio::time::sleep_until(deadline) => return Err(NetError::NoAnswer { after }),
         };
         match answer {
-            Ok(Some(answer)) => return answer.version.ok_or(Error::Version),
+            Ok(Some(answer)) => return answer.version.ok_or(NetError::Version),
             Ok(None) => patience *= 2,
-            Err(End::Io(source)) => return Err(Error::Link { source }),
-            Err(_) => return Err(Error::LinkEnded),
+            Err(End::Io(source)) => return Err(NetError::Link { source }),
+            Err(_) => return Err(NetError::LinkEnded),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     stream::{MuxStream, Session},
     table::{Role, Table},
 };
-use crate::Error;
+use crate::NetError;
 
 /// Limits of the accepting side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,14 +92,14 @@ impl fmt::Debug for Incoming {
 ///
 /// # Errors
 ///
-/// [`Error::Link`] when `io` fails, [`Error::Violation`] when the peer breaks the protocol; a
+/// [`NetError::Link`] when `io` fails, [`NetError::Violation`] when the peer breaks the protocol; a
 /// caller that trusts its peer just calls again.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future fails all streams and aborts the handlers that still run, as does its
 /// return.
-pub async fn serve<S, H, F>(io: S, config: ServeConfig, mut handler: H) -> Result<(), Error>
+pub async fn serve<S, H, F>(io: S, config: ServeConfig, mut handler: H) -> Result<(), NetError>
 where
     S: AsyncRead + AsyncWrite + Send,
     H: FnMut(Incoming) -> F + Send,
@@ -112,7 +112,7 @@ where
     loop {
         let hello = match next_hello(&mut link).await {
             Ok(hello) => hello,
-            Err(End::Io(source)) => return Err(Error::Link { source }),
+            Err(End::Io(source)) => return Err(NetError::Link { source }),
             Err(_) => return Ok(()),
         };
         let version = hello.choose_version();
@@ -134,8 +134,8 @@ where
             .await;
         match end {
             End::Eof => return Ok(()),
-            End::Io(source) => return Err(Error::Link { source }),
-            End::Violation(violation) => return Err(Error::Violation { violation }),
+            End::Io(source) => return Err(NetError::Link { source }),
+            End::Violation(violation) => return Err(NetError::Violation { violation }),
             // Zeros: a hello is behind them.
             End::Restarted => link.output.replace(|_| {}),
             // Not our doing; the zeros make the peer begin again at once.
