@@ -1,4 +1,27 @@
 //! The machine: specification, QEMU process, QMP, console, readiness, termination.
+//!
+//! ```text
+//!   MachineSpec --launch--> [ QEMU, paused ] --recorded, cont--> running --stop--> Exit
+//!                                                  ^    |
+//!                                               attach  detach, or the launcher is killed
+//! ```
+//!
+//! A machine is a directory. While it runs the directory holds its sockets, its logs, the record
+//! `machine.json` and `machine.lock`. Three rules make it trustworthy:
+//!
+//! * **The lock is the liveness.** QEMU inherits the locked descriptor, and nobody else keeps it. The
+//!   kernel lets go of it when QEMU ends, however that happens, and not before.
+//! * **A number is not a process.** The record names a process by number, start time and boot of the
+//!   host. It is signalled through a handle that cannot come to mean another process.
+//! * **QEMU is never waited for without a limit.** It may be stopped, hang, or lie.
+//!
+//! QEMU gets no more than it needs: its own session, an empty environment, seccomp without the right to
+//! start programs, only the descriptors it is meant to have, and devices at fixed addresses. Sockets are
+//! bound here and handed over listening, so their mode and the length of their path are no concern of
+//! QEMU's.
+//!
+//! The guest is not trusted: its console is bounded and escaped, and a reset ends the machine, so that
+//! every boot is a launch.
 
 pub mod accelerator;
 mod command_line;

@@ -15,10 +15,17 @@ async fn a_kernel_that_speaks_and_one_that_hangs() {
     let kernel = home.path().join("kernel");
     let trial = async |limit| {
         let program = qemu_program();
-        prove(Accelerator::Tcg, &program, Arch::X86_64, &kernel, home.path(), limit)
-            .await
-            .unwrap()
-            .outcome
+        prove(
+            Accelerator::Tcg,
+            &program,
+            Arch::X86_64,
+            &kernel,
+            home.path(),
+            limit,
+        )
+        .await
+        .unwrap()
+        .outcome
     };
     fs::write(&kernel, multiboot_kernel("Linux version 0\n")).unwrap();
     assert_eq!(trial(PATIENCE).await, Outcome::Works);
@@ -38,12 +45,23 @@ async fn the_choice_is_remembered() {
     fs::write(&kernel, multiboot_kernel("Linux version 0\n")).unwrap();
     let decide = async || {
         let program = qemu_program();
-        choose(&program, Arch::X86_64, &kernel, home.path(), &memory, DEFAULT_LIMIT)
-            .await
-            .unwrap()
+        choose(
+            &program,
+            Arch::X86_64,
+            &kernel,
+            home.path(),
+            &memory,
+            DEFAULT_LIMIT,
+        )
+        .await
+        .unwrap()
     };
     let verdict = decide().await;
-    println!("chosen here: {} because {}", verdict.accelerator, verdict.reason());
+    println!(
+        "chosen here: {} because {}",
+        verdict.accelerator,
+        verdict.reason()
+    );
     let last = verdict.trials.last().unwrap();
     assert_eq!(last.accelerator, verdict.accelerator);
     assert!(matches!(last.outcome, Outcome::Works | Outcome::Untried));

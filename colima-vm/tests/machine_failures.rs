@@ -36,7 +36,10 @@ async fn qemu_is_missing_or_crashes() {
     script(&program, "echo the sky is falling >&2; kill -SEGV $$");
     let error = launch_with(&program, home.path()).await;
     assert!(matches!(error, Error::Launch { .. }), "{error:?}");
-    assert!(error.to_string().contains("QEMU: the sky is falling"), "{error}");
+    assert!(
+        error.to_string().contains("QEMU: the sky is falling"),
+        "{error}"
+    );
     assert!(!home.path().join("machine/machine.json").exists());
 }
 
@@ -61,7 +64,9 @@ async fn versions_are_asked_and_checked() {
     let error = QemuVersion::of(&program, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("6.2.0"), "{error}");
     script(&program, "exec sleep 600");
-    let error = QemuVersion::of(&program, Duration::from_millis(200)).await.unwrap_err();
+    let error = QemuVersion::of(&program, Duration::from_millis(200))
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::UnusableQemu { .. }), "{error:?}");
 }
 
@@ -70,26 +75,57 @@ async fn a_panic_ends_the_wait() {
     let text = "[    1.0] Kernel panic - not syncing: VFS: \x1b[31mno root\r\n";
     let launched = launched(text, Then::Hang).await;
     let never = Readiness::custom("the agent says hello", std::future::pending());
-    let error = launched.machine.wait_ready(never, PATIENCE).await.unwrap_err();
-    let Error::NotReady { step, reason, evidence } = &error else {
+    let error = launched
+        .machine
+        .wait_ready(never, PATIENCE)
+        .await
+        .unwrap_err();
+    let Error::NotReady {
+        step,
+        reason,
+        evidence,
+    } = &error
+    else {
         panic!("{error:?}");
     };
     assert_eq!(step, "waiting until the agent says hello");
-    assert!(matches!(reason, Reason::Panicked { line: Some(_) }), "{reason:?}");
-    assert!(evidence.console.last().unwrap().contains("not syncing: VFS: \\x1b[31mno root"));
+    assert!(
+        matches!(reason, Reason::Panicked { line: Some(_) }),
+        "{reason:?}"
+    );
+    assert!(
+        evidence
+            .console
+            .last()
+            .unwrap()
+            .contains("not syncing: VFS: \\x1b[31mno root")
+    );
 }
 
 #[tokio::test]
 async fn the_end_ends_the_wait() {
     let launched = launched("bye\n", Then::PowerOff).await;
     let readiness = Readiness::ConsoleLine("never printed".to_owned());
-    let error = launched.machine.wait_ready(readiness, PATIENCE).await.unwrap_err();
+    let error = launched
+        .machine
+        .wait_ready(readiness, PATIENCE)
+        .await
+        .unwrap_err();
     assert!(
-        matches!(&error, Error::NotReady { reason: Reason::Exited(_), .. }),
+        matches!(
+            &error,
+            Error::NotReady {
+                reason: Reason::Exited(_),
+                ..
+            }
+        ),
         "{error:?}"
     );
     let text = error.to_string();
-    assert!(text.contains("the guest powered off") && text.contains("console: bye"), "{text}");
+    assert!(
+        text.contains("the guest powered off") && text.contains("console: bye"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -105,10 +141,25 @@ async fn a_deadline_and_a_failure_of_the_callers_own() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, Error::NotReady { reason: Reason::TimedOut { .. }, .. }),
+        matches!(
+            &error,
+            Error::NotReady {
+                reason: Reason::TimedOut { .. },
+                ..
+            }
+        ),
         "{error:?}"
     );
     let own = Readiness::custom("it is done", async { Err(BoxError::from("it broke")) });
-    let error = launched.machine.wait_ready(own, PATIENCE).await.unwrap_err();
-    assert!(error.to_string().starts_with("waiting until it is done: it broke"), "{error}");
+    let error = launched
+        .machine
+        .wait_ready(own, PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("waiting until it is done: it broke"),
+        "{error}"
+    );
 }

@@ -43,8 +43,17 @@ async fn a_machine_lives_and_is_confined() {
     assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
     // proc_pid_stat(5): fields 5 and 6 are process group and session.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    assert_eq!(fields[2..4], [pid.to_string(), pid.to_string()], "own session");
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    assert_eq!(
+        fields[2..4],
+        [pid.to_string(), pid.to_string()],
+        "own session"
+    );
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert_eq!(environment, b"");
 
@@ -99,7 +108,9 @@ async fn a_dropped_machine_is_killed() {
     let running = running(Then::Hang).await;
     let observer = Machine::attach(&running.directory()).await.unwrap();
     drop(running.machine);
-    let exit = tokio::time::timeout(PATIENCE, observer.exited()).await.unwrap();
+    let exit = tokio::time::timeout(PATIENCE, observer.exited())
+        .await
+        .unwrap();
     assert_eq!(exit.cause, None);
 }
 
@@ -122,7 +133,12 @@ async fn the_launcher_is_killed() {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("machine");
     let mut launcher = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "machine_life::launcher", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "machine_life::launcher",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("COLIMA_TEST_HOME", home.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -138,7 +154,10 @@ async fn the_launcher_is_killed() {
 
     assert!(!lock_is_free(&directory), "QEMU lives on");
     let machine = Machine::attach(&directory).await.unwrap();
-    assert!(line.ends_with(&format!("launched {}", machine.pid())), "{line}");
+    assert!(
+        line.ends_with(&format!("launched {}", machine.pid())),
+        "{line}"
+    );
     assert_eq!(
         machine.status(PATIENCE).await,
         Status::Responding(RunState::Running)
@@ -159,7 +178,9 @@ async fn an_orphan_makes_way() {
 
     let next = Machine::launch(&spec, &qemu(), &directory).await.unwrap();
     assert_ne!(next.pid(), observer.pid());
-    let exit = tokio::time::timeout(PATIENCE, observer.exited()).await.unwrap();
+    let exit = tokio::time::timeout(PATIENCE, observer.exited())
+        .await
+        .unwrap();
     assert_eq!(exit.cause, None);
     next.kill().await.unwrap();
 }
@@ -174,10 +195,17 @@ async fn a_reused_process_number_is_left_alone() {
     running.machine.kill().await.unwrap();
 
     let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
-    let forged = text.replace(&format!("\"pid\": {pid}"), &format!("\"pid\": {}", bystander.id()));
+    let forged = text.replace(
+        &format!("\"pid\": {pid}"),
+        &format!("\"pid\": {}", bystander.id()),
+    );
     assert_ne!(forged, text);
     fs::write(&record, &forged).unwrap();
-    fs::write(directory.join("machine.lock"), format!("{}\n", bystander.id())).unwrap();
+    fs::write(
+        directory.join("machine.lock"),
+        format!("{}\n", bystander.id()),
+    )
+    .unwrap();
     assert!(matches!(
         Machine::attach(&directory).await,
         Err(Error::NotRunning { .. })
@@ -228,7 +256,11 @@ async fn an_abandoned_launch_leaves_nothing() {
             .unwrap();
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
     });
-    tokio::time::timeout(PATIENCE, freed).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, freed)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -243,7 +275,11 @@ async fn the_guest_ends_its_machine() {
         let exit = tokio::time::timeout(PATIENCE, launched.machine.exited())
             .await
             .unwrap();
-        assert_eq!((exit.cause, exit.status), (Some(cause), ExitStatus::Code(0)));
-        assert_eq!(launched.machine.console().tail(1), ["bye"]);
+        assert_eq!(
+            (exit.cause, exit.status),
+            (Some(cause), ExitStatus::Code(0))
+        );
+        // The firmware's last line has no end.
+        assert!(launched.machine.console().tail(1)[0].ends_with("bye"));
     }
 }

@@ -40,13 +40,21 @@ async fn a_real_qemu() {
     client.execute(&Command::Cont, PATIENCE).await.unwrap();
     assert_eq!(events.recv().await.unwrap(), Event::Resume);
     client.execute(&Command::Quit, PATIENCE).await.unwrap();
-    tokio::time::timeout(PATIENCE, client.closed()).await.unwrap();
+    tokio::time::timeout(PATIENCE, client.closed())
+        .await
+        .unwrap();
     assert!(matches!(
         events.recv().await.unwrap(),
-        Event::Shutdown { reason: ShutdownReason::HostQuit, .. }
+        Event::Shutdown {
+            reason: ShutdownReason::HostQuit,
+            ..
+        }
     ));
     let after = client.execute(&Command::Stop, PATIENCE).await;
-    assert!(matches!(after, Err(Error::Closed { command: "stop" })), "{after:?}");
+    assert!(
+        matches!(after, Err(Error::Closed { command: "stop" })),
+        "{after:?}"
+    );
     assert_eq!(client.noise(), Noise::default());
     qemu.wait().unwrap();
 }
@@ -57,7 +65,9 @@ async fn peer() -> (Client, BufReader<UnixStream>) {
     let greet = async {
         let mut theirs = BufReader::new(theirs);
         theirs
-            .write_all(b"{\"QMP\":{\"version\":{\"qemu\":{\"major\":9,\"minor\":1,\"micro\":0}}}}\r\n")
+            .write_all(
+                b"{\"QMP\":{\"version\":{\"qemu\":{\"major\":9,\"minor\":1,\"micro\":0}}}}\r\n",
+            )
             .await
             .unwrap();
         let id = next_id(&mut theirs).await;
@@ -99,7 +109,13 @@ async fn replies_out_of_order_amid_garbage() {
     );
     assert_eq!(one.unwrap(), 1);
     assert_eq!(two.unwrap(), "\u{e9}2");
-    assert_eq!(client.noise(), Noise { garbage: 3, strays: 1 });
+    assert_eq!(
+        client.noise(),
+        Noise {
+            garbage: 3,
+            strays: 1
+        }
+    );
 }
 
 #[tokio::test]
@@ -109,11 +125,24 @@ async fn a_late_answer_is_a_stray() {
         .execute(&Command::Stop, Duration::from_millis(50))
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::TimedOut { command: "stop", .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            Error::TimedOut {
+                command: "stop",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let late = next_id(&mut peer).await;
     let answer = async {
         let id = next_id(&mut peer).await;
-        say(&mut peer, &format!("{{\"return\":0,\"id\":{late}}}\n{{\"return\":7,\"id\":{id}}}\n")).await;
+        say(
+            &mut peer,
+            &format!("{{\"return\":0,\"id\":{late}}}\n{{\"return\":7,\"id\":{id}}}\n"),
+        )
+        .await;
     };
     let (value, ()) = tokio::join!(client.execute(&Command::Cont, PATIENCE), answer);
     assert_eq!(value.unwrap(), 7);

@@ -9,7 +9,9 @@ use crate::guest_code::{PATIENCE, Running, Then, running};
 
 fn tried(report: &colima_vm::machine::StopReport) -> Vec<(Rung, RungOutcome)> {
     let rungs = report.rungs.iter();
-    rungs.map(|rung| (rung.rung, rung.outcome.clone())).collect()
+    rungs
+        .map(|rung| (rung.rung, rung.outcome.clone()))
+        .collect()
 }
 
 fn signal(running: &Running, signal: Signal) {

@@ -276,7 +276,9 @@ fn trial_spec(guest: Arch, kernel: &Path) -> MachineSpec {
 async fn run_kernel(spec: &MachineSpec, qemu: &Qemu, directory: &Path) -> Result<Outcome> {
     let machine = match Machine::launch(spec, qemu, directory).await {
         Ok(machine) => machine,
-        Err(Error::Launch { evidence, source, .. }) => {
+        Err(Error::Launch {
+            evidence, source, ..
+        }) => {
             let reason = evidence.qemu.last().cloned();
             return Ok(Outcome::Fails {
                 reason: reason.unwrap_or_else(|| source.to_string()),

@@ -157,7 +157,10 @@ fn processor(line: &mut CommandLine, spec: &MachineSpec, host: &HostFacts) {
         },
     );
     let cpus = spec.cpus;
-    line.option("-smp", format!("cpus={cpus},sockets=1,cores={cpus},threads=1"));
+    line.option(
+        "-smp",
+        format!("cpus={cpus},sockets=1,cores={cpus},threads=1"),
+    );
     line.option("-m", format!("size={}M", spec.memory.whole_mib()));
     line.option("-rtc", "base=utc,clock=host");
 }
@@ -332,11 +335,14 @@ pub(super) fn digest(arguments: &[OsString]) -> String {
         hasher.update(argument.as_bytes());
         hasher.update([0]);
     }
-    hasher.finalize().iter().fold(String::new(), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hasher
+        .finalize()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            use std::fmt::Write as _;
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]

@@ -78,9 +78,7 @@ impl fmt::Display for Exit {
             Some(ShutdownReason::GuestPanic) => f.write_str("the guest's kernel panicked"),
             Some(ShutdownReason::HostQuit) => f.write_str("QEMU was told to quit"),
             Some(ShutdownReason::HostSignal) => f.write_str("QEMU was ended by a signal"),
-            Some(
-                ShutdownReason::HostReset | ShutdownReason::HostError | ShutdownReason::Other,
-            )
+            Some(ShutdownReason::HostReset | ShutdownReason::HostError | ShutdownReason::Other)
             | None => write!(f, "QEMU ended with {}", self.status),
         }
     }

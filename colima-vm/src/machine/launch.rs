@@ -175,7 +175,9 @@ impl Machine {
 }
 
 /// Runs what blocks on a thread for that. Its result is dropped when nobody waits for it any more.
-async fn unblock<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn unblock<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(failure) => match failure.try_into_panic() {

@@ -23,15 +23,19 @@ impl Machine {
             Err(Error::NotRunning { .. }) => return Ok(false),
             other => other?,
         };
-        let Some(record) = MachineRecord::read(&directory.record())? else { return Ok(false) };
+        let Some(record) = MachineRecord::read(&directory.record())? else {
+            return Ok(false);
+        };
         match Process::open(&record.process) {
             Ok(Some(_)) => {
                 lock::is_held(&directory.lock()).map_err(Error::directory("test", directory.lock()))
             }
             Ok(None) => Ok(false),
-            Err(source) => {
-                Err(Error::Process { action: "watch", pid: record.process.pid, source })
-            }
+            Err(source) => Err(Error::Process {
+                action: "watch",
+                pid: record.process.pid,
+                source,
+            }),
         }
     }
 }

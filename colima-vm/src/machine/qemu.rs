@@ -81,7 +81,10 @@ impl QemuVersion {
         }
         Err(Error::UnusableQemu {
             program: program.to_owned(),
-            reason: format!("it is version {self} and has to be {} at least", Self::OLDEST),
+            reason: format!(
+                "it is version {self} and has to be {} at least",
+                Self::OLDEST
+            ),
         })
     }
 }
@@ -109,8 +112,14 @@ mod tests {
     #[test]
     fn what_qemus_say() {
         for (text, version) in [
-            ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright", (10, 0, 2)),
-            ("QEMU emulator version 7.2.22 (qemu-7.2.22-1.fc38)", (7, 2, 22)),
+            (
+                "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright",
+                (10, 0, 2),
+            ),
+            (
+                "QEMU emulator version 7.2.22 (qemu-7.2.22-1.fc38)",
+                (7, 2, 22),
+            ),
             ("QEMU emulator version 9.1", (9, 1, 0)),
         ] {
             assert_eq!(QemuVersion::parse(text), Some(version.into()), "{text}");

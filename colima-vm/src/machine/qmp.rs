@@ -17,7 +17,9 @@ use std::{io, time::Duration};
 pub(super) use client::EVENTS_KEPT;
 pub use client::{Client, Noise};
 pub use decoder::{Decoder, LONGEST_LINE, Line};
-pub use message::{Command, Event, Greeting, Message, Origin, RunState, ShutdownReason, StatusInfo};
+pub use message::{
+    Command, Event, Greeting, Message, Origin, RunState, ShutdownReason, StatusInfo,
+};
 
 /// Why a command on the control channel failed.
 #[derive(Clone, Debug, thiserror::Error)]

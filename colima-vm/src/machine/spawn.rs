@@ -55,7 +55,10 @@ pub(super) fn spawn(launch: Launch<'_>) -> io::Result<Child> {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
         }
         let mut digits = [0_u8; 11];
-        let pid = decimal(rustix::process::getpid().as_raw_pid().unsigned_abs(), &mut digits);
+        let pid = decimal(
+            rustix::process::getpid().as_raw_pid().unsigned_abs(),
+            &mut digits,
+        );
         // SAFETY: as above.
         let lock = unsafe { BorrowedFd::borrow_raw(lock) };
         rustix::io::pwrite(lock, pid, 0)?;
@@ -114,7 +117,10 @@ mod tests {
     fn decimal_text() {
         for number in [0, 7, 10, 4_194_304, u32::MAX] {
             let mut digits = [0; 11];
-            assert_eq!(decimal(number, &mut digits), format!("{number}\n").as_bytes());
+            assert_eq!(
+                decimal(number, &mut digits),
+                format!("{number}\n").as_bytes()
+            );
         }
     }
 }

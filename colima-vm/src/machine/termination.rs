@@ -209,7 +209,11 @@ impl Ladder<'_> {
             }
         }
         for (rung, command, limit) in [
-            (Rung::PowerButton, Command::SystemPowerdown, plan.power_button),
+            (
+                Rung::PowerButton,
+                Command::SystemPowerdown,
+                plan.power_button,
+            ),
             (Rung::Quit, Command::Quit, plan.quit),
         ] {
             let Some(limit) = limit else { continue };

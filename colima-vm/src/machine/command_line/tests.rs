@@ -106,7 +106,10 @@ fn from_a_disk() {
     };
     let text = lines(&arguments(&spec, &facts));
     assert!(text.contains("\n-boot order=c"), "{text}");
-    assert!(!text.contains("-kernel") && !text.contains("-bios"), "{text}");
+    assert!(
+        !text.contains("-kernel") && !text.contains("-bios"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -39,7 +39,11 @@ impl LogFile {
     }
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.open.as_ref().is_none_or(|(_, length)| *length >= self.longest) {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(_, length)| *length >= self.longest)
+        {
             self.open = Some(self.reopen()?);
         }
         let Some((file, length)) = &mut self.open else {

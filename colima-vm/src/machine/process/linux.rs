@@ -12,9 +12,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
-    process::{
-        PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-    },
+    process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 
 use super::{ExitStatus, Pid};

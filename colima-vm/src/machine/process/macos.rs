@@ -1,5 +1,8 @@
 //! Processes on macOS: kqueue, libproc and sysctl.
-#![expect(unsafe_code, reason = "libproc and sysctl have no safe binding among our dependencies")]
+#![expect(
+    unsafe_code,
+    reason = "libproc and sysctl have no safe binding among our dependencies"
+)]
 
 use std::{
     io,
@@ -64,11 +67,13 @@ impl Handle {
 
     pub(super) fn reap(&self, pid: Pid) -> io::Result<ExitStatus> {
         match waitpid(Some(raw(pid)?), WaitOptions::NOHANG) {
-            Ok(Some((_, status))) => Ok(match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => ExitStatus::Code(code),
-                (None, Some(signal)) => ExitStatus::Signal(signal),
-                (None, None) => ExitStatus::Unknown,
-            }),
+            Ok(Some((_, status))) => {
+                Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => ExitStatus::Code(code),
+                    (None, Some(signal)) => ExitStatus::Signal(signal),
+                    (None, None) => ExitStatus::Unknown,
+                })
+            }
             Ok(None) | Err(Errno::CHILD) => Ok(ExitStatus::Unknown),
             Err(error) => Err(error.into()),
         }
@@ -96,7 +101,10 @@ pub(super) fn boot_id() -> io::Result<String> {
         return Err(io::Error::last_os_error());
     }
     let text = &text[..length.min(text.len())];
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(text.len());
     Ok(String::from_utf8_lossy(&text[..end]).into_owned())
 }
 

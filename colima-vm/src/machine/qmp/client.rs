@@ -85,10 +85,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection.
-    pub async fn negotiate(
-        stream: UnixStream,
-        limit: Duration,
-    ) -> Result<(Self, Greeting), Error> {
+    pub async fn negotiate(stream: UnixStream, limit: Duration) -> Result<(Self, Greeting), Error> {
         Self::negotiate_into(stream, limit, broadcast::Sender::new(EVENTS_KEPT)).await
     }
 

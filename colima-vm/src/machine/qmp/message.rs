@@ -339,15 +339,26 @@ mod tests {
     #[test]
     fn what_a_real_qemu_says() {
         let lines = include_str!("transcript.jsonl");
-        let messages: Vec<Message> = lines.lines().map(|l| Message::parse(l.as_bytes())).collect();
+        let messages: Vec<Message> = lines
+            .lines()
+            .map(|l| Message::parse(l.as_bytes()))
+            .collect();
         insta::assert_debug_snapshot!(messages);
     }
 
     #[test]
     fn what_the_protocol_does_not_know() {
         for line in [
-            "", "null", "[]", "{}", "{\"return\":1}", "{\"return\":{},\"id\":\"7\"}", "{\"event\":7}",
-            "{\"return\":{},\"id\":-1}", "\u{feff}{}", "{\"return\":",
+            "",
+            "null",
+            "[]",
+            "{}",
+            "{\"return\":1}",
+            "{\"return\":{},\"id\":\"7\"}",
+            "{\"event\":7}",
+            "{\"return\":{},\"id\":-1}",
+            "\u{feff}{}",
+            "{\"return\":",
         ] {
             assert_eq!(Message::parse(line.as_bytes()), Message::Garbage, "{line}");
         }
