@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 . make/build-workspace.sh
 . make/docker-cli.sh
 
-prepare_host
+prepare_host needed_for_building needed_for_running
 build_programs
 require_docker_cli
 "$CARGO" bench --locked -p colima-benches

@@ -29,6 +29,17 @@ needed_for_running() {
         'zstd zstd'
 }
 
+# Tools whose work the tests look at. A test that lacks one says so; these are small.
+needed_for_testing() {
+    printf '%s\n' \
+        'strace strace' \
+        'nm binutils' \
+        'mkfs.xfs xfsprogs' \
+        'mkfs.btrfs btrfs-progs' \
+        'mkfs.vfat dosfstools' \
+        'sgdisk gdisk'
+}
+
 # missing_packages: reads `PROOF PACKAGE` lines, prints the packages whose proof is absent.
 missing_packages() {
     local proof package
@@ -52,10 +63,10 @@ build_disk=1500
 image_download=250
 machine_disk=3000
 
-# prepare_host: installs what is missing, after telling what it costs.
+# prepare_host NEEDED...: installs what is missing of the lists above, after telling what it costs.
 prepare_host() {
-    local missing=() disk=0
-    mapfile -t missing < <({ needed_for_building && needed_for_running; } | missing_packages)
+    local missing=() disk=0 needed
+    mapfile -t missing < <(for needed in "$@"; do "$needed"; done | missing_packages)
     use_cargo_home
     if ! find_cargo; then
         require_package_lists bash cargo

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 . make/docker-cli.sh
 
 stage 'Looking at this host'
-prepare_host
+prepare_host needed_for_building needed_for_running
 
 stage 'Building colima and the guest program'
 build_programs

@@ -16,7 +16,7 @@ export COLIMA_SKIPPED=$target/skipped.txt
 skip() { printf '%s\n' "$1" >>"$COLIMA_SKIPPED"; }
 
 stage 'Looking at this host'
-prepare_host
+prepare_host needed_for_building needed_for_running needed_for_testing
 mkdir -p "$target"
 : >"$COLIMA_SKIPPED"
 : >"$log"
@@ -52,7 +52,7 @@ fi
 
 # Ignored tests carry their reason; the e2e binary is counted once, from the run above that had a machine.
 sed -n 's/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"
-sed -n 's/^skipped: //p' "$log" >>"$COLIMA_SKIPPED"
+sed -n 's/^[[:space:]]*skipped: //Ip' "$log" >>"$COLIMA_SKIPPED"
 if [[ -s $COLIMA_SKIPPED ]]; then
     stage "Skipped, and why"
     sort -u "$COLIMA_SKIPPED" | while read -r line; do note "$line"; done
