@@ -5,6 +5,10 @@ use super::{process::Pid, qmp, readiness::Evidence};
 /// Why something about a machine could not be done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(
+    clippy::error_impl_error,
+    reason = "the module qualifies it: `machine::Error`"
+)]
 pub enum Error {
     /// The specification asks for something that no machine can be given.
     #[error("invalid machine: {field} {reason}")]
@@ -68,7 +72,7 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
         /// What QEMU printed.
-        evidence: Evidence,
+        evidence: Box<Evidence>,
         /// What the control channel said.
         source: qmp::Error,
     },
@@ -80,7 +84,7 @@ pub enum Error {
         /// Why the wait ended.
         reason: super::readiness::Reason,
         /// The last lines of console and QEMU.
-        evidence: Evidence,
+        evidence: Box<Evidence>,
     },
     /// A command on the control channel failed.
     #[error("cannot {action}")]

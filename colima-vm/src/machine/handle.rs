@@ -304,7 +304,7 @@ impl Machine {
         Err(Error::NotReady {
             step,
             reason,
-            evidence: self.evidence(),
+            evidence: Box::new(self.evidence()),
         })
     }
 
@@ -312,10 +312,10 @@ impl Machine {
         use tokio::io::AsyncReadExt as _;
 
         match readiness {
-            Readiness::ConsoleLine(text) => match self.console.printed(&text).await {
-                true => Ok(()),
-                false => Err(Reason::Closed),
-            },
+            Readiness::ConsoleLine(text) => {
+                let printed = self.console.printed(&text).await;
+                printed.then_some(()).ok_or(Reason::Closed)
+            }
             Readiness::Port { port, expect } => {
                 let mut stream = match self.port(port).await {
                     Ok(stream) => stream,

@@ -349,7 +349,7 @@ async fn follow_console(directory: &Directory) -> io::Result<Console> {
 fn launch_failed(console: Option<&Console>, directory: &Directory, source: qmp::Error) -> Error {
     Error::Launch {
         limit: LAUNCH_LIMIT,
-        evidence: Evidence::gather(console, &directory.qemu_log()),
+        evidence: Box::new(Evidence::gather(console, &directory.qemu_log())),
         source,
     }
 }

@@ -7,7 +7,7 @@ use super::{
     error::{Error, Result},
     handle::Machine,
     lock,
-    process::Process,
+    process::Identity,
     record::MachineRecord,
 };
 
@@ -17,7 +17,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] and [`Error::Directory`] when the files that tell cannot be read.
+    /// [`Error::Record`], [`Error::Directory`] and [`Error::Process`] when what tells cannot be read.
     pub fn is_running(directory: &Path) -> Result<bool> {
         let directory = match Directory::existing(directory) {
             Err(Error::NotRunning { .. }) => return Ok(false),
@@ -26,16 +26,15 @@ impl Machine {
         let Some(record) = MachineRecord::read(&directory.record())? else {
             return Ok(false);
         };
-        match Process::open(&record.process) {
-            Ok(Some(_)) => {
-                lock::is_held(&directory.lock()).map_err(Error::directory("test", directory.lock()))
-            }
-            Ok(None) => Ok(false),
-            Err(source) => Err(Error::Process {
-                action: "watch",
-                pid: record.process.pid,
-                source,
-            }),
+        let pid = record.process.pid;
+        let found = Identity::of(pid).map_err(|source| Error::Process {
+            action: "identify",
+            pid,
+            source,
+        })?;
+        if found.as_ref() != Some(&record.process) {
+            return Ok(false);
         }
+        lock::is_held(&directory.lock()).map_err(Error::directory("test", directory.lock()))
     }
 }

@@ -24,6 +24,10 @@ pub use message::{
 /// Why a command on the control channel failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(
+    clippy::error_impl_error,
+    reason = "the module qualifies it: `qmp::Error`"
+)]
 pub enum Error {
     /// The socket could not be connected to.
     #[error("cannot connect to the control socket")]
