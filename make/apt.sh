@@ -17,7 +17,6 @@ as_root() {
         DEBIAN_FRONTEND=noninteractive "$@"
         return
     fi
-    command -v sudo >/dev/null || fail 'packages are missing and there is no sudo' "as root: $*"
     sudo env DEBIAN_FRONTEND=noninteractive \
         ${http_proxy:+"http_proxy=$http_proxy"} ${https_proxy:+"https_proxy=$https_proxy"} \
         ${no_proxy:+"no_proxy=$no_proxy"} "$@"
@@ -38,6 +37,10 @@ package_candidate() {
 package_lists_fresh=no
 refresh_package_lists() {
     [[ $package_lists_fresh == no ]] || return 0
+    if ((EUID != 0)) && ! command -v sudo >/dev/null; then
+        note 'the package lists cannot be refreshed: there is no sudo'
+        return 0
+    fi
     note 'refreshing the package lists (apt-get update)'
     as_root apt-get update -qq || note 'some lists could not be refreshed; going on with what is there'
     package_lists_fresh=yes
@@ -106,6 +109,9 @@ foreign_suite() {
 # without a yes; a newer point version that a dependency asks for is said aloud.
 install_packages() {
     local plan
+    ((EUID == 0)) || command -v sudo >/dev/null ||
+        fail 'packages are missing, and there is no sudo' \
+            "as root: apt-get update && apt-get install --no-install-recommends $*"
     require_package_lists "$@"
     if plan=$(try_install "$@"); then
         run_install "$plan" "$@"
@@ -154,7 +160,7 @@ run_install() {
     local plan=$1 line
     shift
     line="apt-get install --no-install-recommends $*"
-    note "$(grep -c '^Inst ' <<<"$plan") packages with what they depend on; the log is target/apt.log"
+    note "with what they depend on: $(grep -c '^Inst ' <<<"$plan") packages; the log is target/apt.log"
     if grep -q '^Inst [^ ]* \[' <<<"$plan"; then
         note "newer versions that these need: $(sed -n 's/^Inst \([^ ]*\) \[.*/\1/p' <<<"$plan" | tr '\n' ' ')"
     fi

@@ -23,10 +23,7 @@ needed_for_running() {
         'mmdebstrap mmdebstrap' \
         '/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring' \
         'newuidmap uidmap' \
-        'mkfs.ext4 e2fsprogs' \
-        'ssh openssh-client' \
-        'cpio cpio' \
-        'zstd zstd'
+        'ssh openssh-client'
 }
 
 # Tools whose work the tests look at. A test that lacks one says so; these are small.
@@ -34,6 +31,7 @@ needed_for_testing() {
     printf '%s\n' \
         'strace strace' \
         'nm binutils' \
+        'mkfs.ext4 e2fsprogs' \
         'mkfs.xfs xfsprogs' \
         'mkfs.btrfs btrfs-progs' \
         'mkfs.vfat dosfstools' \
