@@ -220,10 +220,15 @@ impl Builder {
             Sources::Default => None,
         };
         let tool = install::show_sources(&self.suite, mirror);
-        // The hook ends mmdebstrap on purpose: what counts is what it printed.
-        let ended = toolbox.watch(&tool, cancel, |_, _| {}).await?;
-        let is_source = |line: &&String| line.starts_with("deb ");
-        let lines: Vec<String> = ended.stdout.iter().filter(is_source).cloned().collect();
+        // The hook ends mmdebstrap on purpose: what counts is what it printed, on either stream.
+        let mut lines = Vec::new();
+        let ended = toolbox
+            .watch(&tool, cancel, |_, line| {
+                if line.starts_with("deb ") {
+                    lines.push(line.to_owned());
+                }
+            })
+            .await?;
         if lines.is_empty() {
             ended.success(&tool)?;
         }
