@@ -32,6 +32,7 @@ failed=0
 "$CARGO" test --locked --workspace --no-fail-fast -- --show-output 2>&1 | tee "$log" || failed=1
 
 # The whole program against a real machine: one binary, one test at a time, its own home under target/.
+# Its manifest entry says `test = false`, so that the run above does not count it as passed without one.
 if [[ -e colima-cli/tests/e2e.rs ]]; then
     stage 'Testing the whole program in a virtual machine'
     use_own_colima
@@ -50,7 +51,7 @@ if [[ -e colima-cli/tests/e2e.rs ]]; then
         tee -a "$log" || failed=1
 fi
 
-# Ignored tests carry their reason; the e2e binary is counted once, from the run above that had a machine.
+# Ignored tests carry their reason, others print it.
 sed -n 's/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"
 sed -n 's/^[[:space:]]*skipped: //Ip' "$log" >>"$COLIMA_SKIPPED"
 if [[ -s $COLIMA_SKIPPED ]]; then

@@ -7,7 +7,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -74,7 +74,7 @@ fn each_library_crate_works_outside_of_the_workspace() {
     let packages = unpack_packages(directory.path(), &target);
     for program in PROGRAMS {
         let project = directory.path().join("user-of").join(program.package);
-        write_project(&project, program, &packages);
+        write_project(&project, program, &packages).unwrap();
         let printed = manifests::stdout_of(
             manifests::cargo()
                 .current_dir(&project)
@@ -118,7 +118,11 @@ fn unpack_packages(directory: &Path, target: &Path) -> Vec<(&'static str, PathBu
 
 /// A project with one program. Siblings that the crate itself needs are found by `[patch]`, which is
 /// what the registry would give.
-fn write_project(project: &Path, program: &Program, packages: &[(&str, PathBuf)]) {
+fn write_project(
+    project: &Path,
+    program: &Program,
+    packages: &[(&str, PathBuf)],
+) -> io::Result<()> {
     let Program {
         package,
         features,
@@ -135,12 +139,12 @@ fn write_project(project: &Path, program: &Program, packages: &[(&str, PathBuf)]
     for (name, path) in packages {
         writeln!(manifest, "{name} = {{ path = {path:?} }}").expect("a String takes everything");
     }
-    fs::create_dir_all(project.join("src")).unwrap();
-    fs::write(project.join("Cargo.toml"), manifest).unwrap();
-    fs::write(project.join("src/main.rs"), source).unwrap();
+    fs::create_dir_all(project.join("src"))?;
+    fs::write(project.join("Cargo.toml"), manifest)?;
+    fs::write(project.join("src/main.rs"), source)?;
     fs::copy(
         manifests::root().join("Cargo.lock"),
         project.join("Cargo.lock"),
-    )
-    .unwrap();
+    )?;
+    Ok(())
 }
