@@ -18,11 +18,16 @@ use tokio::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let socket = args.next().ok_or("usage: ask_guest SOCKET [COMMAND ARGS..]")?;
+    let socket = args
+        .next()
+        .ok_or("usage: ask_guest SOCKET [COMMAND ARGS..]")?;
     let argv: Vec<String> = args.collect();
     let started = Instant::now();
     let mut out = std::io::stdout();
-    let config = MuxConfig { open_timeout: std::time::Duration::from_secs(120), ..MuxConfig::default() };
+    let config = MuxConfig {
+        open_timeout: std::time::Duration::from_secs(120),
+        ..MuxConfig::default()
+    };
     let mux = Mux::over(UnixStream::connect(socket).await?, config);
 
     if !argv.is_empty() {
@@ -47,7 +52,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let mut docker = mux.open(&Endpoint::Unix("/run/docker.sock".into())).await?;
-    docker.write_all(b"GET /version HTTP/1.0\r\nHost: docker\r\n\r\n").await?;
+    docker
+        .write_all(b"GET /version HTTP/1.0\r\nHost: docker\r\n\r\n")
+        .await?;
     let mut answer = String::new();
     docker.read_to_string(&mut answer).await?;
     writeln!(out, "{:?} {answer}", started.elapsed())?;
