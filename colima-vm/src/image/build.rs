@@ -77,6 +77,10 @@ pub struct Builder {
 }
 
 /// The id that a lock's image has: equal for equal contents.
+///
+/// # Panics
+///
+/// Never: an id is always made of letters and digits.
 #[must_use]
 pub fn image_id(lock: &PackageLock) -> ImageId {
     let id = format!("{}-{}", lock.suite, recipe(lock).short());

@@ -8,6 +8,7 @@ use super::{ImageId, ParseLockError, ParseManifestError};
 
 /// Why an operation on images failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(clippy::error_impl_error, reason = "read as image::Error")]
 #[non_exhaustive]
 pub enum Error {
     /// A file of the store, the cache or the scratch directory could not be used.

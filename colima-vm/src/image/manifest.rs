@@ -76,6 +76,10 @@ impl Manifest {
     }
 
     /// The text of the manifest, the same for equal manifests.
+    ///
+    /// # Panics
+    ///
+    /// Never: a manifest always has a JSON text.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = serde_json::to_string_pretty(self)

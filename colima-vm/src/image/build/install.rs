@@ -65,7 +65,7 @@ pub(super) fn mmdebstrap(
         .env("EXT4_UUID", uuid)
         .args([
             format!("--mode={}", privilege.mode()),
-            "--variant=custom".to_owned(),
+            "--variant=essential".to_owned(),
             "--format=null".to_owned(),
             "--skip=cleanup".to_owned(),
             format!("--architectures={}", lock.arch.debian()),
@@ -111,7 +111,8 @@ pub(super) fn show_sources(suite: &str, mirror: Option<&str>) -> Tool {
         .args(mirror)
 }
 
-/// qemu-img from the raw file system to the image's disk.
+/// qemu-img from the raw file system to the image's disk; in order (no `-W`), so that equal input gives
+/// an equal file.
 pub(super) fn convert(raw: &Path, disk: &Path) -> Tool {
     Tool::new("qemu-img", "qemu-utils")
         .args([
@@ -122,7 +123,6 @@ pub(super) fn convert(raw: &Path, disk: &Path) -> Tool {
             "qcow2",
             "-o",
             "compat=1.1,lazy_refcounts=off",
-            "-W",
         ])
         .args([raw, disk])
 }

@@ -182,7 +182,7 @@ mod tests {
         let copy = directory.path().join("copy");
         cache.copy(&package, &copy).unwrap();
         assert_eq!(fs::read(copy).unwrap(), b"right");
-        fs::write(&path, b"rights"[1..].to_vec()).unwrap();
+        fs::write(&path, &b"rights"[1..]).unwrap();
         let error = cache
             .copy(&package, &directory.path().join("bad"))
             .unwrap_err();
