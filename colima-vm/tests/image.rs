@@ -1,5 +1,7 @@
 //! Images as their users see them: stores that notice damage, and real builds.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     fs,
     future::{self, pending},
