@@ -5,6 +5,8 @@
 //! cargo run -p colima-examples --example boot_kernel -- vmlinuz "login:" part1.cpio part2.cpio
 //! ```
 
+#![expect(clippy::print_stdout, reason = "a program that prints a console")]
+
 use std::{env, error::Error, path::PathBuf, time::Duration};
 
 use colima_core::{Arch, Bytes};

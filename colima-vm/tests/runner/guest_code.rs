@@ -35,8 +35,15 @@ const AWAIT_BUTTON: &[u8] = &[
     0xba, 0x02, 0x06, 0xb8, 0x00, 0x01, 0xef, // PM1_EN (0x602): PWRBTN_EN
     0xba, 0x00, 0x06, 0xed, 0xf6, 0xc4, 0x01, 0x74, 0xfa, // until PM1_STS has PWRBTN_STS
 ];
-// lodsb; test al, al; jz out; out dx, al; jmp lodsb
-const PRINT: &[u8] = &[0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8];
+/// Prints from `si` until NUL, waiting for the transmitter of the UART whose port is in `dx`: else
+/// what the firmware printed last is overwritten. The same bytes in real and protected mode.
+const PRINT: &[u8] = &[
+    0xac, 0x84, 0xc0, 0x74, 0x12, // next: lodsb; test al, al; jz done
+    0x88, 0xc4, 0x80, 0xc2, 0x05, // mov ah, al; add dl, 5
+    0xec, 0xa8, 0x20, 0x74, 0xfb, // busy: in al, dx; test al, THRE; jz busy
+    0x80, 0xea, 0x05, 0x88, 0xe0, // sub dl, 5; mov al, ah
+    0xee, 0xeb, 0xe9, // out dx, al; jmp next
+];
 
 /// A boot sector, run in real mode at 0x7c00.
 fn boot_sector(text: &str, then: Then) -> Vec<u8> {

@@ -123,7 +123,9 @@ async fn the_end_ends_the_wait() {
     );
     let text = error.to_string();
     assert!(
-        text.contains("the guest powered off") && text.contains("console: bye"),
+        text.contains("the guest powered off")
+            && text.contains("console: ")
+            && text.contains("bye"),
         "{text}"
     );
 }
