@@ -1,12 +1,12 @@
 //! Runs one command for the host.
 
-use std::{io, os::unix::process::ExitStatusExt as _, process::Stdio};
+use std::{io, os::unix::process::ExitStatusExt as _, pin::pin, process::Stdio};
 
 use colima_core::Output;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
 };
 
 /// Commands that run at the same time; more wait.
@@ -95,42 +95,35 @@ async fn collect<R>(
 where
     R: AsyncRead + Unpin,
 {
-    let (mut stdin, mut stdout, mut stderr) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let stdin = child.stdin.take();
     let mut output = Output::default();
-    let mut left = stdin_len;
-    let mut buffer = vec![0; 32 << 10];
     let (mut out, mut err) = (vec![0; 32 << 10], vec![0; 32 << 10]);
-    if left == 0 {
-        stdin = None;
-    }
-    let status = loop {
-        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        tokio::select! {
-            status = child.wait() => break status,
-            read = read_from(&mut stdout, &mut out), if stdout.is_some() => {
-                if !keep(&mut output.stdout, &mut stdout, &out, read) { return Ok(None) }
-            }
-            read = read_from(&mut stderr, &mut err), if stderr.is_some() => {
-                if !keep(&mut output.stderr, &mut stderr, &err, read) { return Ok(None) }
-            }
-            read = input.read(&mut buffer[..most]), if left > 0 => {
-                let count = read.map_err(Unfinished::Stream)?;
-                if count == 0 {
-                    return Err(Unfinished::Stream(io::ErrorKind::UnexpectedEof.into()));
+    let mut left = stdin_len;
+    let status = {
+        // Beside the reads, because a filter stops reading while nobody takes what it prints.
+        let mut feeding = pin!(feed(input, stdin, &mut left));
+        let mut fed = false;
+        loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                read = read_from(&mut stdout, &mut out), if stdout.is_some() => {
+                    if !keep(&mut output.stdout, &mut stdout, &out, &read) { return Ok(None) }
                 }
-                left -= count as u64;
-                if let Some(pipe) = &mut stdin
-                    && pipe.write_all(&buffer[..count]).await.is_err()
-                {
-                    stdin = None; // it does not want more; the rest is read and dropped
+                read = read_from(&mut stderr, &mut err), if stderr.is_some() => {
+                    if !keep(&mut output.stderr, &mut stderr, &err, &read) { return Ok(None) }
                 }
-                if left == 0 {
-                    stdin = None;
+                result = &mut feeding, if !fed => {
+                    result.map_err(Unfinished::Stream)?;
+                    fed = true;
                 }
             }
         }
     };
+    // The host has announced the rest and is sending it.
+    feed(input, None, &mut left)
+        .await
+        .map_err(Unfinished::Stream)?;
     let status =
         status.map_err(|error| Unfinished::Command(format!("the command was lost: {error}")))?;
     // What it printed is in the pipes. Waiting for their end would wait for its background processes.
@@ -141,6 +134,28 @@ where
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(-1);
     Ok(whole.then_some(output))
+}
+
+/// Copies `left` bytes of `input` into a command, or nowhere once it does not want them.
+async fn feed<R>(input: &mut R, mut stdin: Option<ChildStdin>, left: &mut u64) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut buffer = vec![0; 32 << 10];
+    while *left > 0 {
+        let most = usize::try_from(*left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let count = input.read(&mut buffer[..most]).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        *left -= count as u64;
+        if let Some(pipe) = &mut stdin
+            && pipe.write_all(&buffer[..count]).await.is_err()
+        {
+            stdin = None;
+        }
+    }
+    Ok(())
 }
 
 async fn read_from<R>(pipe: &mut Option<R>, buffer: &mut [u8]) -> io::Result<usize>
@@ -158,11 +173,11 @@ fn keep<R>(
     kept: &mut Vec<u8>,
     pipe: &mut Option<R>,
     buffer: &[u8],
-    read: io::Result<usize>,
+    read: &io::Result<usize>,
 ) -> bool {
     match read {
         Ok(0) | Err(_) => *pipe = None,
-        Ok(count) => kept.extend_from_slice(&buffer[..count]),
+        Ok(count) => kept.extend_from_slice(&buffer[..*count]),
     }
     kept.len() <= LARGEST_OUTPUT
 }

@@ -101,7 +101,7 @@ impl Readiness {
                 progress.outcome = Some(Outcome::Failed {
                     reason,
                     detail: Vec::new(),
-                })
+                });
             }
         }
         let readiness = Self {
