@@ -18,6 +18,13 @@ build_programs
 
 use_own_colima
 require_docker_cli
+cat >"$target/env" <<EOF
+# Source this: the docker and colima of this checkout's machine, and nothing of yours.
+export COLIMA_HOME='$COLIMA_HOME' COLIMA_CACHE_HOME='$COLIMA_CACHE_HOME' COLIMA_PROFILE='$COLIMA_PROFILE'
+export DOCKER_CONFIG='$DOCKER_CONFIG'
+unset DOCKER_HOST DOCKER_CONTEXT
+PATH='$target/release:$(dirname "$(command -v docker)"):'\$PATH
+EOF
 
 if "$colima" status >/dev/null 2>&1 && docker image inspect hello >/dev/null 2>&1; then
     stage 'The machine is already there'
@@ -37,14 +44,6 @@ else
     docker run --rm hello /bin/busybox sh -c \
         "echo \"Hello from a container on Linux \$(/bin/busybox uname -r), in a machine of its own.\""
 fi
-
-cat >"$target/env" <<EOF
-# Source this: the docker and colima of this checkout's machine, and nothing of yours.
-export COLIMA_HOME='$COLIMA_HOME' COLIMA_CACHE_HOME='$COLIMA_CACHE_HOME' COLIMA_PROFILE='$COLIMA_PROFILE'
-export DOCKER_CONFIG='$DOCKER_CONFIG'
-unset DOCKER_HOST DOCKER_CONTEXT
-PATH='$target/release:$(dirname "$(command -v docker)"):'\$PATH
-EOF
 
 stage "docker answers: version $(docker version --format '{{.Server.Version}}')"
 note 'To use it:          . target/env && docker ps'
