@@ -1,10 +1,10 @@
 //! Streams through a multiplexer: half-close, isolation, refusals, limits.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, task::Poll};
 
 use colima_core::{Connect as _, Endpoint};
 use colima_net::{
-    NetError,
+    Hangup as _, NetError,
     mux::{Incoming, Mux, MuxConfig, MuxStream, ServeConfig, serve},
 };
 use tokio::{
@@ -12,15 +12,15 @@ use tokio::{
     sync::mpsc,
 };
 
-/// Generous: only a hang is to be found out.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
 pub(crate) fn service(name: &str) -> Endpoint {
     Endpoint::Service(name.to_owned())
 }
 
 /// A mux whose peer hands every incoming stream to the test.
-fn pair(bytes_in_link: usize, config: ServeConfig) -> (Mux, mpsc::UnboundedReceiver<Incoming>) {
+pub(crate) fn pair(
+    bytes_in_link: usize,
+    config: ServeConfig,
+) -> (Mux, mpsc::UnboundedReceiver<Incoming>) {
     let (host, guest) = tokio::io::duplex(bytes_in_link);
     (
         Mux::over(host, MuxConfig::default()),
@@ -28,11 +28,15 @@ fn pair(bytes_in_link: usize, config: ServeConfig) -> (Mux, mpsc::UnboundedRecei
     )
 }
 
-fn serve_to_channel(guest: DuplexStream, config: ServeConfig) -> mpsc::UnboundedReceiver<Incoming> {
+pub(crate) fn serve_to_channel(
+    guest: DuplexStream,
+    config: ServeConfig,
+) -> mpsc::UnboundedReceiver<Incoming> {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         serve(guest, config, |incoming| {
-            sender.send(incoming).unwrap();
+            // A test that has seen enough drops the receiver.
+            let _ = sender.send(incoming);
             std::future::ready(())
         })
         .await
@@ -40,7 +44,7 @@ fn serve_to_channel(guest: DuplexStream, config: ServeConfig) -> mpsc::Unbounded
     receiver
 }
 
-async fn open(
+pub(crate) async fn open(
     mux: &Mux,
     incoming: &mut mpsc::UnboundedReceiver<Incoming>,
 ) -> (MuxStream, MuxStream) {
@@ -119,4 +123,179 @@ async fn refusals_arrive_as_the_error_of_a_local_socket() {
         drop(incoming.recv().await.unwrap());
     });
     assert!(matches!(result, Err(NetError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_costs_only_its_own_stream() {
+    let (mux, mut incoming) = pair(4096, ServeConfig::default());
+    let (mut near, mut far) = open(&mux, &mut incoming).await;
+    let (mut other_near, mut other_far) = open(&mux, &mut incoming).await;
+
+    // Writes until nothing more is taken: the credit of the stream and the writer's buffer.
+    let mut written = 0;
+    let block = [9; 10_000];
+    loop {
+        let mut write = pin!(far.write(&block));
+        // Other streams make progress in between, so that everything that can move has moved.
+        let mut step = [0; 100_000];
+        other_far.write_all(&step).await.unwrap();
+        other_near.read_exact(&mut step).await.unwrap();
+        match std::future::poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+            Poll::Ready(n) => written += n.unwrap(),
+            Poll::Pending => break,
+        }
+    }
+    assert_eq!(written, 256 * 1024 + 64 * 1024);
+
+    // The stopped reader goes on and misses nothing.
+    let mut seen = vec![0; written];
+    near.read_exact(&mut seen).await.unwrap();
+    assert!(seen.iter().all(|&byte| byte == 9));
+    far.write_all(b"more").await.unwrap();
+    let mut more = [0; 4];
+    near.read_exact(&mut more).await.unwrap();
+    assert_eq!(&more, b"more");
+}
+
+#[tokio::test]
+async fn dropping_resets() {
+    let (mux, mut incoming) = pair(100, ServeConfig::default());
+    let (near, mut far) = open(&mux, &mut incoming).await;
+    drop(near);
+    let error = far.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    far.hung_up().await;
+    let error = far.write_all(b"x").await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+    // What was shut down before the drop arrives in full.
+    let (mut near, mut far) = open(&mux, &mut incoming).await;
+    near.write_all(b"the end").await.unwrap();
+    near.shutdown().await.unwrap();
+    drop(near);
+    far.hung_up().await;
+    let mut seen = Vec::new();
+    far.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(seen, b"the end");
+    drop(far);
+    assert_eq!(mux.open_streams(), 0);
+}
+
+#[tokio::test]
+async fn an_abandoned_open_leaves_nothing() {
+    let (mux, mut incoming) = pair(100, ServeConfig::default());
+    let endpoint = service("slow");
+    {
+        let mut opening = pin!(mux.open(&endpoint));
+        let seen = tokio::select! {
+            _ = &mut opening => panic!("opened by nobody"),
+            seen = incoming.recv() => seen.unwrap(),
+        };
+        assert_eq!(seen.endpoint(), &endpoint);
+        // The acceptor decides after the opener has lost interest.
+        tokio::spawn(async move {
+            let mut stream = seen.accept();
+            let error = stream.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+    let (near, far) = open(&mux, &mut incoming).await;
+    drop((near, far));
+    while mux.open_streams() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn thousand_streams_leave_no_state() {
+    // The peer would refuse if it remembered more than the twenty that are open at once.
+    let config = ServeConfig {
+        max_streams: 20,
+        ..ServeConfig::default()
+    };
+    let (host, guest) = tokio::io::duplex(1000);
+    let mux = Mux::over(host, MuxConfig::default());
+    let server = tokio::spawn(serve(guest, config, |incoming| async {
+        let mut stream = incoming.accept();
+        let mut bytes = Vec::new();
+        if stream.read_to_end(&mut bytes).await.is_ok() {
+            stream.write_all(&bytes).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    }));
+    for round in 0..100_u32 {
+        let mut tasks = tokio::task::JoinSet::new();
+        for i in 0..10_u32 {
+            let mux = mux.clone();
+            tasks.spawn(async move {
+                let mut stream = mux.open(&service("echo")).await.unwrap();
+                let text = format!("{round} {i}").repeat(30);
+                stream.write_all(text.as_bytes()).await.unwrap();
+                if i == 0 {
+                    return; // Dropped in the middle.
+                }
+                stream.shutdown().await.unwrap();
+                let mut back = String::new();
+                stream.read_to_string(&mut back).await.unwrap();
+                assert_eq!(back, text);
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+    while mux.open_streams() > 0 {
+        tokio::task::yield_now().await;
+    }
+    mux.close().await;
+    assert!(server.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn limits_hold_on_both_sides() {
+    let config = ServeConfig {
+        max_streams: 2,
+        ..ServeConfig::default()
+    };
+    let (mux, mut incoming) = pair(1000, config);
+    let held = [
+        open(&mux, &mut incoming).await,
+        open(&mux, &mut incoming).await,
+    ];
+    let error = mux.open(&service("third")).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    drop(held);
+    open(&mux, &mut incoming).await;
+
+    let (host, guest) = tokio::io::duplex(1000);
+    let mut incoming = serve_to_channel(guest, ServeConfig::default());
+    let config = MuxConfig {
+        max_streams: 1,
+        ..MuxConfig::default()
+    };
+    let mux = Mux::over(host, config);
+    let _held = open(&mux, &mut incoming).await;
+    let error = mux.open(&service("second")).await.unwrap_err();
+    assert!(matches!(error, NetError::TooManyStreams { limit: 1 }));
+    let error = mux.open(&service(&"x".repeat(2000))).await.unwrap_err();
+    assert!(matches!(error, NetError::Endpoint { .. }));
+}
+
+#[tokio::test]
+async fn closing_sends_what_was_written_and_fails_what_is_open() {
+    let (mux, mut incoming) = pair(100, ServeConfig::default());
+    let (mut near, mut far) = open(&mux, &mut incoming).await;
+    let (mut open_near, _open_far) = open(&mux, &mut incoming).await;
+    let reader = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        far.read_to_end(&mut seen).await.map(|_| seen)
+    });
+    near.write_all(&[1; 50_000]).await.unwrap();
+    near.shutdown().await.unwrap();
+    mux.close().await;
+    assert_eq!(reader.await.unwrap().unwrap().len(), 50_000);
+    let error = open_near.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let error = mux.open(&service("x")).await.unwrap_err();
+    assert!(matches!(error, NetError::Closed));
 }

@@ -2,6 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 #[cfg(feature = "mux")]
+mod mux_hostile_peer;
+#[cfg(feature = "mux")]
+mod mux_model;
+#[cfg(feature = "mux")]
+mod mux_recovery;
+#[cfg(feature = "mux")]
 mod mux_streams;
 #[cfg(feature = "relay")]
 mod relay_connections;

@@ -90,10 +90,12 @@ impl fmt::Debug for Incoming {
 /// Bytes that belong to no session are skipped, so the function may be called on a port that
 /// still holds the remains of earlier connections, and again after it returned.
 ///
+/// A peer that breaks the protocol loses its session and may begin a new one: stale bytes can look
+/// the same.
+///
 /// # Errors
 ///
-/// [`NetError::Link`] when `io` fails, [`NetError::Violation`] when the peer breaks the protocol; a
-/// caller that trusts its peer just calls again.
+/// [`NetError::Link`] when `io` fails.
 ///
 /// # Cancel safety
 ///
@@ -135,11 +137,11 @@ where
         match end {
             End::Eof => return Ok(()),
             End::Io(source) => return Err(NetError::Link { source }),
-            End::Violation(violation) => return Err(NetError::Violation { violation }),
             // Zeros: a hello is behind them.
             End::Restarted => link.output.replace(|_| {}),
-            // Not our doing; the zeros make the peer begin again at once.
-            End::Garbled | End::Silent(_) => link.output.replace(preamble),
+            // Stale bytes can look like a peer that breaks the rules. The zeros make a live one
+            // begin again at once.
+            End::Garbled | End::Violation(_) | End::Silent(_) => link.output.replace(preamble),
         }
     }
 }

@@ -179,7 +179,7 @@ impl Table {
     pub(super) fn new(role: Role, window: u32, max_streams: usize) -> Self {
         Self {
             role,
-            window,
+            window: window.max(2),
             max_streams,
             streams: HashMap::new(),
             ready: VecDeque::new(),
