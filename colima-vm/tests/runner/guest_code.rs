@@ -53,9 +53,9 @@ fn boot_sector(text: &str, then: Then) -> Vec<u8> {
         Then::Reset => [RESET, HANG].concat(),
         Then::AwaitButton => [AWAIT_BUTTON, POWER_OFF, HANG].concat(),
     };
-    let length = 5 + 3 + 3 + PRINT.len() + tail.len();
+    let length = 6 + 3 + 3 + PRINT.len() + tail.len();
     let message = u16::try_from(0x7c00 + length).unwrap();
-    let mut code = vec![0x31, 0xc0, 0x8e, 0xd8, 0xfc]; // ds = 0; cld
+    let mut code = vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0xfc]; // cli, or the firmware prints on; ds = 0; cld
     code.push(0xbe); // mov si, message
     code.extend(message.to_le_bytes());
     code.extend([0xba, 0xf8, 0x03]); // mov dx, COM1
