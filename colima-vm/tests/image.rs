@@ -309,7 +309,7 @@ async fn two_builds_from_one_lock_are_equal() {
                 return;
             }
         }
-        future::pending().await
+        future::pending::<()>().await;
     };
     let cancelled = builder.build(&stores[1], &lock, &events, installing).await;
     assert!(matches!(cancelled, Err(Error::Cancelled)));
