@@ -65,7 +65,7 @@ pub(super) fn mmdebstrap(
         .env("EXT4_UUID", uuid)
         .args([
             format!("--mode={}", privilege.mode()),
-            "--variant=essential".to_owned(),
+            "--variant=custom".to_owned(),
             "--format=null".to_owned(),
             "--skip=cleanup".to_owned(),
             format!("--architectures={}", lock.arch.debian()),
