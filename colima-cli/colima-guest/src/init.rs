@@ -30,7 +30,7 @@ use crate::{
     GuestError, accounts,
     device_events::Watch,
     guest_files::{self, DataDisk},
-    status::{InitStatus, STATUS_PATH, Stage},
+    status::{InitStatus, STATUS_PATH, Stage, uptime},
 };
 use console::Console;
 
@@ -197,15 +197,14 @@ fn parse_config(text: &[u8]) -> Result<BootConfig, String> {
     Ok(config)
 }
 
-/// Sets the clock when it is off by more than a second: the machine's own clock is usually right.
+/// Sets the clock when it is certainly wrong.
 fn set_clock(console: &mut Console, unix_nanos: u64) {
-    let wanted = Duration::from_nanos(unix_nanos);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    if wanted.abs_diff(now) <= Duration::from_secs(1) {
+    let Some(wanted) = clock_to_set(now, Duration::from_nanos(unix_nanos), uptime()) else {
         return;
-    }
+    };
     let Ok(tv_sec) = i64::try_from(wanted.as_secs()) else {
         return;
     };
@@ -217,6 +216,17 @@ fn set_clock(console: &mut Console, unix_nanos: u64) {
         Ok(()) => console.say("clock set"),
         Err(error) => console.say(&format!("the clock cannot be set: {error}")),
     }
+}
+
+/// The time to set, or `None` where the machine's own clock can be right.
+///
+/// The host wrote its time some seconds before this kernel started, so the right time lies after
+/// that, and not much after that plus our uptime. A clock within those bounds is the better one.
+fn clock_to_set(now: Duration, written: Duration, uptime: Duration) -> Option<Duration> {
+    const SLACK: Duration = Duration::from_secs(1);
+    const SLOWEST_LAUNCH: Duration = Duration::from_secs(120);
+    let right = now + SLACK >= written && now <= written + uptime + SLOWEST_LAUNCH;
+    (!right).then_some(written + uptime)
 }
 
 /// `path` of the booted system, as seen before it is the root.
@@ -239,6 +249,21 @@ mod tests {
         });
         edit(&mut value);
         parse_config(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_clock_is_set_only_when_it_is_wrong() {
+        let at = Duration::from_secs;
+        let set = |now| clock_to_set(at(now), at(1_000_000), at(9));
+        assert_eq!(
+            set(1_000_012),
+            None,
+            "the time since the host wrote is not an error"
+        );
+        assert_eq!(set(999_999), None);
+        assert_eq!(set(999_990), Some(at(1_000_009)), "in the past");
+        assert_eq!(set(0), Some(at(1_000_009)), "no clock at all");
+        assert_eq!(set(1_003_600), Some(at(1_000_009)), "a clock in local time");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The agent over the real multiplexer, the two ends in one process.
 
-#![expect(clippy::unwrap_used, reason = "clippy knows tests by #[test], not their helpers")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows tests by #[test], not their helpers"
+)]
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
