@@ -12,7 +12,7 @@ mod report;
 mod socket_file;
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -200,7 +200,8 @@ struct Connection<C> {
 impl<C: Connect> Connection<C> {
     async fn serve(self, client: LocalStream) {
         let _open = self.open;
-        let far = match connect_while_wanted(&*self.connect, &self.endpoint, &client).await {
+        // Even for a client that is gone by now: what it sent before must arrive.
+        let far = match self.connect.connect(&self.endpoint).await {
             Ok(far) => far,
             Err(error) => {
                 crate::Hangup::abort(client);
@@ -221,18 +222,6 @@ impl<C: Connect> Connection<C> {
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
         let _ = self.events.send(RelayEvent::Ended { traffic, error });
-    }
-}
-
-/// Connects, unless the client goes away first.
-async fn connect_while_wanted<C: Connect>(
-    connect: &C,
-    endpoint: &Endpoint,
-    client: &LocalStream,
-) -> io::Result<C::Stream> {
-    tokio::select! {
-        far = connect.connect(endpoint) => far,
-        () = crate::Hangup::hung_up(client) => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 

@@ -128,6 +128,17 @@ async fn a_client_that_is_gone_ends_a_silent_server_connection() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_wait_is_heard() {
+    let bench = Bench::new(|relay| relay);
+    let mut client = UnixStream::connect(&bench.near).await.unwrap();
+    client.write_all(&[5; 100_000]).await.unwrap();
+    drop(client);
+    let (mut server, _) = bench.target.accept().await.unwrap();
+    assert_eq!(read_all(&mut server).await.len(), 100_000);
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_only_ended_its_direction_is_kept() {
     let bench = Bench::new(|relay| relay);
     let (mut client, mut server) = bench.connect().await;

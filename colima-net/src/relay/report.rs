@@ -17,7 +17,7 @@ use crate::Traffic;
 pub enum RelayEvent {
     /// The far side could not be reached for a client, which was turned away.
     ConnectFailed {
-        /// What the far side said; `ConnectionAborted` when the client went away first.
+        /// What the far side said.
         reason: Arc<io::Error>,
     },
     /// A connection ended.
