@@ -57,11 +57,10 @@ async fn build(
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner));
     };
-    with(&|progress| drop(progress.stage("building the image")));
-    let watch = |stage: Stage| {
-        if let Stage::Detail { text } = stage {
-            with(&|progress| drop(progress.detail(&text)));
-        }
+    let watch = |stage: Stage| match stage {
+        Stage::Begin { name } => with(&|progress| drop(progress.stage(&name))),
+        Stage::Detail { text } => with(&|progress| drop(progress.detail(&text))),
+        Stage::Note { text } => with(&|progress| drop(progress.note(&text))),
     };
     let mut signals = super::signals()?;
     let built = tokio::select! {

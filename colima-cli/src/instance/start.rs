@@ -192,14 +192,18 @@ pub(crate) async fn build_image(
             .await
     };
     tokio::pin!(building);
+    let mut at = None;
     loop {
         tokio::select! {
             built = &mut building => return built.map_err(|error| failure::image(&error)),
             // The sender lives as long as the build.
             Some(BuildEvent { step, fraction, .. }) = news.recv() => {
-                let percent = fraction.map(|done| format!(" {:.0} %", f64::from(done) * 100.0));
-                let text = format!("{step}{}", percent.unwrap_or_default());
-                watch(Stage::Detail { text });
+                if at.replace(step) != Some(step) {
+                    watch(Stage::Begin { name: format!("image: {step}") });
+                }
+                if let Some(done) = fraction {
+                    watch(Stage::Detail { text: format!("{:.0} %", f64::from(done) * 100.0) });
+                }
             }
         }
     }
