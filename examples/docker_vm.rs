@@ -8,17 +8,17 @@
 //!
 //! The first run builds the guest's image from Debian's packages. Ctrl-C powers the machine off.
 
-use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Duration};
+use std::{error::Error, io, path::Path, sync::Arc, time::Duration};
 
 use colima_core::{
     Arch, Bytes, Endpoint,
-    boot::{BootConfig, DATA_DISK_SERIAL, Network, ROOT_DISK_SERIAL, Runtime, User},
+    boot::{BootConfig, User},
 };
 use colima_net::{Mux, MuxConfig, Relay, SocketFile, agent::Agent};
 use colima_vm::{
     disk,
-    image::{Builder, Image, ImageStore, Sources, cpio::Archive},
-    machine::{self, Boot, Kernel, Machine, MachineSpec, Qemu, Readiness, StopPlan, accelerator, spec},
+    image::{Builder, GuestParts, Image, ImageStore, boot_archive},
+    machine::{Firmware, Machine, Qemu, Readiness, StopPlan, accelerator},
 };
 use qemu_img_wrapper::QemuImg;
 use tokio::sync::mpsc;
@@ -38,98 +38,94 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // What the machine boots, and where it writes.
     let image = image(&directory).await?;
-    let qemu_img = QemuImg::new();
-    let _ = disk::ensure_overlay(&qemu_img, &image.root_disk(), &at("root.qcow2"), Bytes::gib(8)).await?;
+    let (qemu_img, base) = (QemuImg::new(), image.root_disk());
+    let _ = disk::ensure_overlay(&qemu_img, &base, &at("root.qcow2"), Bytes::gib(8)).await?;
     let _ = disk::ensure_data(&qemu_img, &at("data.qcow2"), Bytes::gib(20)).await?;
-    std::fs::write(at("boot.cpio"), boot_archive(&std::fs::read(guest)?)?)?;
+    let user = User {
+        name: "me".into(),
+        uid: 1000,
+        gid: 1000,
+        home: "/home/me".into(),
+    };
+    let archive = boot_archive(&std::fs::read(guest)?, &BootConfig::new("docker-vm", user));
+    std::fs::write(at("boot.cpio"), archive)?;
 
     // The machine.
-    let (kernel, verdict) = (image.kernel(), at("accelerator.json"));
-    let limit = accelerator::DEFAULT_LIMIT;
-    let chosen = accelerator::choose(Path::new(QEMU), ARCH, &kernel, &directory, &verdict, limit).await?;
-    let disk = |name, base, serial: &str| spec::Disk {
-        path: at(name),
-        format: spec::DiskFormat::Qcow2,
-        base,
-        access: spec::Access::ReadWrite,
-        serial: serial.to_owned(),
-        durability: spec::Durability::Durable,
-    };
-    let base = spec::Base { path: image.root_disk(), format: spec::DiskFormat::Qcow2 };
-    let spec = MachineSpec {
-        name: "docker-vm".to_owned(),
-        arch: ARCH,
+    let accelerator = accelerator::choose(
+        Path::new(QEMU),
+        ARCH,
+        &image.kernel(),
+        &directory,
+        &at("accelerator.json"),
+        accelerator::DEFAULT_LIMIT,
+    );
+    let accelerator = accelerator.await?.accelerator;
+    let spec = image.machine(GuestParts {
+        name: "docker-vm".into(),
         cpus: 2,
         memory: Bytes::gib(2),
-        boot: Boot::Kernel(Kernel {
-            image: kernel,
-            initrd: vec![image.initrd(), at("boot.cpio")],
-            command_line: "console=ttyS0 quiet panic=1".to_owned(),
-        }),
-        disks: vec![
-            disk("root.qcow2", Some(base), ROOT_DISK_SERIAL),
-            disk("data.qcow2", None, DATA_DISK_SERIAL),
-        ],
-        network: machine::Network::User,
+        boot_archive: at("boot.cpio"),
+        root_disk: at("root.qcow2"),
+        data_disk: at("data.qcow2"),
+    });
+    let qemu = Qemu {
+        program: QEMU.into(),
+        accelerator,
+        firmware: Firmware::Standard,
     };
-    let qemu = Qemu { program: QEMU.into(), accelerator: chosen.accelerator, firmware: Default::default() };
     let machine = Arc::new(Machine::launch(&spec, &qemu, &at("machine")).await?);
-    println!("booting under {}", chosen.accelerator);
+    println!("booting under {accelerator}");
 
     // Streams into the guest, and docker's socket through them.
-    let port = Arc::clone(&machine);
+    let ports = Arc::clone(&machine);
     let dial = move || {
-        let port = Arc::clone(&port);
-        async move { port.port(0).await.map_err(std::io::Error::other) }
+        let ports = Arc::clone(&ports);
+        async move { ports.port(0).await.map_err(io::Error::other) }
     };
-    let agent = Agent::new(Mux::new(dial, MuxConfig { open_timeout: PATIENCE, ..Default::default() }));
+    let patient = MuxConfig {
+        open_timeout: PATIENCE,
+        ..MuxConfig::default()
+    };
+    let agent = Agent::new(Mux::new(dial, patient));
     let asked = agent.clone();
-    let ready = async move { Ok(drop(asked.wait_ready(|stage| println!("{} is up", stage.name)).await?)) };
-    machine.wait_ready(Readiness::custom("docker answers", ready), PATIENCE).await?;
+    let ready = async move {
+        asked
+            .wait_ready(|stage| println!("{} is up", stage.name))
+            .await?;
+        Ok(())
+    };
+    machine
+        .wait_ready(Readiness::custom("docker answers", ready), PATIENCE)
+        .await?;
     let socket = SocketFile::bind(at("docker.sock"))?;
     println!("docker -H unix://{} version", socket.path().display());
     let docker = Endpoint::Unix("/run/docker.sock".into());
     let interrupt = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    Relay::new(socket, agent.transport().clone(), docker).run(interrupt).await;
+    Relay::new(socket, agent.transport().clone(), docker)
+        .run(interrupt)
+        .await;
 
     // Asks the guest first, and makes sure in the end.
     let ask = async move { Ok(agent.power_off().await?) };
-    let report = machine.stop(StopPlan::default().ask_guest(PATIENCE, Box::pin(ask))).await?;
+    let report = machine
+        .stop(StopPlan::default().ask_guest(PATIENCE, Box::pin(ask)))
+        .await?;
     println!("{} after {:.1?}", report.exit, report.elapsed);
     Ok(())
 }
 
 async fn image(directory: &Path) -> Result<Image, Box<dyn Error>> {
     let store = ImageStore::new(directory.join("images"));
-    if let Some(image) = store.list()?.into_iter().flatten().next() {
+    if let Some(image) = store.newest(ARCH)? {
         return Ok(image);
     }
-    let (suite, scratch) = ("trixie".to_owned(), "/var/tmp".into());
-    let cache = directory.join("packages");
-    let builder = Builder { arch: ARCH, suite, sources: Sources::Default, cache, scratch, env: Vec::new() };
-    let (events, mut progress) = mpsc::unbounded_channel();
-    tokio::spawn(async move { while let Some(event) = progress.recv().await { println!("{}", event.step) } });
-    let lock = builder.resolve(1_760_000_000, &events, std::future::pending()).await?;
-    Ok(builder.build(&store, &lock, &events, std::future::pending()).await?)
-}
-
-/// What is appended to the image's initramfs: the guest's program, and what it is told.
-fn boot_archive(guest: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
-    let boot = BootConfig {
-        version: BootConfig::VERSION,
-        host_name: "docker-vm".to_owned(),
-        user: User { name: "me".to_owned(), uid: 1000, gid: 1000, home: "/home/me".to_owned() },
-        ssh_host_key: String::new(), // no ssh here
-        ssh_authorized_keys: Vec::new(),
-        network: Network::default(),
-        runtime: Runtime::Docker,
-        docker_daemon_json: "{}".to_owned(),
-        env: BTreeMap::new(),
-        clock_unix_nanos: 0,
-    };
-    let mut archive = Archive::new();
-    archive.file("init", 0o755, guest);
-    archive.directory("colima", 0o755);
-    archive.file("colima/boot.json", 0o600, &serde_json::to_vec(&boot)?);
-    Ok(archive.finish())
+    println!("building the image, which takes a few minutes");
+    let builder = Builder::new(ARCH, directory.join("packages"));
+    let (progress, _) = mpsc::unbounded_channel();
+    let lock = builder
+        .resolve(1_760_000_000, &progress, std::future::pending())
+        .await?;
+    Ok(builder
+        .build(&store, &lock, &progress, std::future::pending())
+        .await?)
 }

@@ -42,8 +42,8 @@ pub struct BootConfig {
     pub host_name: String,
     /// The host's user, mirrored in the guest.
     pub user: User,
-    /// Private host key of the guest's ssh server, OpenSSH format. Made on the host, so that the host
-    /// can pin it.
+    /// Private host key of the guest's ssh server, OpenSSH format; without one nobody can log in. Made
+    /// on the host, so that the host can pin it.
     pub ssh_host_key: String,
     /// Public keys that may log in as `user`, one line each.
     pub ssh_authorized_keys: Vec<String>,
@@ -55,13 +55,31 @@ pub struct BootConfig {
     pub docker_daemon_json: String,
     /// Environment of login sessions and of the container runtime.
     pub env: BTreeMap<String, String>,
-    /// The host's clock when the configuration was written, nanoseconds since the Unix epoch.
+    /// The host's clock when the configuration was written, nanoseconds since the Unix epoch; 0 leaves
+    /// the guest's clock as the machine sets it.
     pub clock_unix_nanos: u64,
 }
 
 impl BootConfig {
     /// The version this program writes.
     pub const VERSION: u32 = 1;
+
+    /// A guest with docker and nothing else: no keys for ssh, no environment, QEMU's own network.
+    #[must_use]
+    pub fn new(host_name: impl Into<String>, user: User) -> Self {
+        Self {
+            version: Self::VERSION,
+            host_name: host_name.into(),
+            user,
+            ssh_host_key: String::new(),
+            ssh_authorized_keys: Vec::new(),
+            network: Network::default(),
+            runtime: Runtime::default(),
+            docker_daemon_json: "{}".to_owned(),
+            env: BTreeMap::new(),
+            clock_unix_nanos: 0,
+        }
+    }
 }
 
 /// The guest's one network interface, configured before systemd starts.

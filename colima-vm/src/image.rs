@@ -12,16 +12,9 @@
 //! ```no_run
 //! # async fn example() -> Result<(), colima_vm::image::Error> {
 //! use colima_core::Arch;
-//! use colima_vm::image::{Builder, ImageStore, Sources};
+//! use colima_vm::image::{Builder, ImageStore};
 //!
-//! let builder = Builder {
-//!     arch: Arch::X86_64,
-//!     suite: "trixie".to_owned(),
-//!     sources: Sources::Default,
-//!     cache: "/home/me/.cache/colima".into(),
-//!     scratch: "/var/tmp".into(),
-//!     env: Vec::new(),
-//! };
+//! let builder = Builder::new(Arch::X86_64, "/home/me/.cache/colima");
 //! let (events, mut progress) = tokio::sync::mpsc::unbounded_channel();
 //! let lock = builder.resolve(1_760_000_000, &events, std::future::pending()).await?;
 //! let store = ImageStore::new("/home/me/.colima/_images");
@@ -34,6 +27,7 @@ mod build;
 pub mod cpio;
 mod digest;
 mod error;
+mod guest;
 mod manifest;
 mod package_lock;
 mod root_disk;
@@ -43,6 +37,7 @@ mod store;
 pub use build::{BuildEvent, BuildStep, Builder, Sources, image_id};
 pub use digest::{Digest, ParseDigestError};
 pub use error::Error;
+pub use guest::{GuestParts, boot_archive};
 pub use manifest::{FileRecord, ImageId, Manifest, ParseImageIdError, ParseManifestError};
 pub use package_lock::{LockedPackage, PackageLock, ParseLockError};
 pub use store::{Image, ImageStore};

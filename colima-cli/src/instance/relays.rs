@@ -70,10 +70,10 @@ impl Relays {
                     })
                     .await;
                 crate::log_line(&format!(
-                    "{}: closed after {} connections, {} of them failed",
+                    "{}: closed after {} connections, {} could not reach the guest",
                     path.display(),
                     report.accepted,
-                    report.failed + report.refused
+                    report.refused
                 ));
             });
         }

@@ -2,22 +2,17 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use colima_core::{
-    Arch, Bytes,
-    boot::{BootConfig, DATA_DISK_SERIAL, ROOT_DISK_SERIAL},
-};
+use colima_core::{Arch, Bytes, boot::BootConfig};
 use colima_net::{
     agent::{Agent, AgentError},
     mux::Mux,
 };
 use colima_vm::{
     disk,
-    image::{BuildEvent, Builder, Image, ImageStore, PackageLock, Sources, cpio},
+    image::{BuildEvent, Builder, GuestParts, Image, ImageStore, PackageLock, boot_archive},
     machine::{
-        Accelerator, Boot, Firmware, Kernel, Machine, MachineSpec, Network, OnDrop, Qemu,
-        Readiness,
+        Accelerator, Firmware, Machine, OnDrop, Qemu, Readiness,
         accelerator::{self, Verdict},
-        spec::{Access, Base, Disk, DiskFormat, Durability},
     },
 };
 use qemu_img_wrapper::QemuImg;
@@ -32,10 +27,6 @@ pub(crate) type Watcher<'a> = &'a (dyn Fn(Stage) + Send + Sync);
 
 /// Until the agent answers. An emulated guest on a busy host is slow; one that hangs is rare.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
-
-/// What the kernel is told. The console is for boot trouble: quiet, because every character of an
-/// emulated serial line costs.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=1";
 
 /// From then until containers can run.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(300);
@@ -81,8 +72,14 @@ impl Instance {
             });
         }
         begin("starting the machine");
-        let boot_archive = write_boot_archive(paths, &spec, &boot).await?;
-        let machine_spec = machine_spec(paths, &spec, &image, boot_archive);
+        let machine_spec = image.machine(GuestParts {
+            name: spec.name.clone(),
+            cpus: spec.cpus,
+            memory: spec.memory,
+            boot_archive: write_boot_archive(paths, &spec, &boot).await?,
+            root_disk: paths.root_disk.clone(),
+            data_disk: paths.data_disk.clone(),
+        });
         let qemu = Qemu {
             program: spec.tools.qemu.clone(),
             accelerator: verdict.accelerator,
@@ -124,14 +121,10 @@ impl Instance {
 pub(crate) fn builder(arch: Arch, images: &Images) -> Builder {
     let env = images.download_env.iter();
     Builder {
-        arch,
-        suite: "trixie".to_owned(),
-        sources: Sources::Default,
-        cache: images.packages.clone(),
-        scratch: "/var/tmp".into(),
         env: env
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
+        ..Builder::new(arch, &images.packages)
     }
 }
 
@@ -158,13 +151,10 @@ async fn ensure_image(
                 .hint("begin with a fresh root disk, containers and images are kept: colima delete")
         });
     }
-    let images = store.list().map_err(|error| failure::image(&error))?;
-    // One that is damaged is neither used nor in the way.
-    let ours = images
-        .into_iter()
-        .flatten()
-        .filter(|image| image.manifest.arch == spec.arch);
-    match ours.max_by_key(|image| image.manifest.built) {
+    match store
+        .newest(spec.arch)
+        .map_err(|error| failure::image(&error))?
+    {
         Some(image) => Ok(image),
         None => build_image(&builder(spec.arch, &spec.images), &store, None, watch).await,
     }
@@ -291,67 +281,10 @@ async fn write_boot_archive(
     let program = tokio::fs::read(&program_path)
         .await
         .map_err(|error| failure::file("read the guest's program", &program_path, &error))?;
-    let config = serde_json::to_vec(boot)
-        .map_err(|error| failure::file("encode", &program_path, &error.into()))?;
-    let mut archive = cpio::Archive::new();
-    archive.file("init", 0o755, &program);
-    archive.directory("colima", 0o755);
-    archive.file(
-        colima_core::boot::CONFIG_PATH.trim_start_matches('/'),
-        0o600,
-        &config,
-    );
     let path = paths.machine_dir.join("boot.cpio");
-    crate::state_dir::write_private(&path, &archive.finish())
+    crate::state_dir::write_private(&path, &boot_archive(&program, boot))
         .map_err(|error| failure::file("write", &path, &error))?;
     Ok(path)
-}
-
-/// What the profile is to `colima-vm`. Pure.
-fn machine_spec(
-    paths: &ProfilePaths,
-    spec: &InstanceSpec,
-    image: &Image,
-    boot_archive: PathBuf,
-) -> MachineSpec {
-    let disk = |path: &PathBuf, base, serial: &str, durability| Disk {
-        path: path.clone(),
-        format: DiskFormat::Qcow2,
-        base,
-        access: Access::ReadWrite,
-        serial: serial.to_owned(),
-        durability,
-    };
-    let base = Base {
-        path: image.root_disk(),
-        format: DiskFormat::Qcow2,
-    };
-    MachineSpec {
-        name: spec.name.clone(),
-        arch: spec.arch,
-        cpus: spec.cpus,
-        memory: Bytes::mib(spec.memory.whole_mib()),
-        boot: Boot::Kernel(Kernel {
-            image: image.kernel(),
-            initrd: vec![image.initrd(), boot_archive],
-            command_line: KERNEL_COMMAND_LINE.to_owned(),
-        }),
-        disks: vec![
-            disk(
-                &paths.root_disk,
-                Some(base),
-                ROOT_DISK_SERIAL,
-                Durability::Durable,
-            ),
-            disk(
-                &paths.data_disk,
-                None,
-                DATA_DISK_SERIAL,
-                Durability::Durable,
-            ),
-        ],
-        network: Network::User,
-    }
 }
 
 async fn wait_for_agent(machine: &Machine, agent: &Agent<Mux>) -> Result<(), CommandError> {

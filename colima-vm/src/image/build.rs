@@ -102,6 +102,19 @@ fn recipe(lock: &PackageLock) -> Digest {
 }
 
 impl Builder {
+    /// A builder of Debian trixie for `arch`, from the archive, that keeps downloads in `cache`.
+    #[must_use]
+    pub fn new(arch: Arch, cache: impl Into<PathBuf>) -> Self {
+        Self {
+            arch,
+            suite: "trixie".to_owned(),
+            sources: Sources::Default,
+            cache: cache.into(),
+            scratch: "/var/tmp".into(),
+            env: Vec::new(),
+        }
+    }
+
     /// Chooses the packages of an image and writes them down with their digests; `epoch`, in seconds since
     /// the Unix epoch, becomes the time of the image's files.
     ///

@@ -107,6 +107,17 @@ impl ImageStore {
         Ok(images)
     }
 
+    /// The image for `arch` that was built last, if there is one. A damaged one is passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageStore::list`].
+    pub fn newest(&self, arch: Arch) -> Result<Option<Image>, Error> {
+        let whole = self.list()?.into_iter().flatten();
+        let ours = whole.filter(|image| image.manifest.arch == arch);
+        Ok(ours.max_by_key(|image| image.manifest.built))
+    }
+
     /// One image, by its manifest alone; see [`ImageStore::verify`].
     ///
     /// # Errors
