@@ -24,3 +24,14 @@ use_own_colima() {
     unset DOCKER_HOST DOCKER_CONTEXT
     mkdir -p "$DOCKER_CONFIG"
 }
+
+# require_short_path: docker opens its socket by the path, and the path of a unix socket has 107 bytes
+# (unix(7)). colima itself manages with longer ones; the docker command line does not.
+require_short_path() {
+    local socket=$COLIMA_HOME/$profile/docker.sock
+    local length
+    length=$(LC_ALL=C; printf '%s' "${#socket}")
+    ((length <= 107)) || fail \
+        "the path of this checkout is $((length - 107)) bytes too long: docker could not open $socket" \
+        'move or clone it to a directory with a shorter path'
+}

@@ -55,11 +55,13 @@ free_megabytes() {
     df -Pm "$1" | awk 'NR == 2 { print $4 }'
 }
 
-# Measured on Debian 12 and 13, rounded up: crates and release build; packages, image and disks of a machine.
-crates_download=20
-build_disk=1500
-image_download=250
-machine_disk=3000
+# In MB, and where each number is read off after a `make start` from nothing; rounded up.
+crates_download=20  # du -sm target/cargo-home/registry/cache
+build_disk=800     # du -sm target/release target/*-linux-gnu target/cargo-home
+test_build_disk=5000 # the same with target/debug, after make test
+packages_download=180 # du -sm target/cache
+machine_disk=1500 # du -sm target/home target/cache
+scratch_disk=2048     # the image is put together in /var/tmp, which is empty again afterwards
 
 # prepare_host NEEDED...: installs what is missing of the lists above, after telling what it costs.
 prepare_host() {
@@ -76,15 +78,18 @@ prepare_host() {
         }
         mapfile -t -O "${#missing[@]}" missing <<<"$packages"
     fi
+    local free
     if [[ ! -x $colima ]]; then
         disk=$build_disk
         note "the build downloads about $crates_download MB of crates and needs about $build_disk MB under target/"
     fi
     if [[ ! -d $target/cache ]]; then
         disk=$((disk + machine_disk))
-        note "the machine's image downloads about $image_download MB of Debian packages; with disks it needs up to $machine_disk MB under target/"
+        note "the machine's image downloads about $packages_download MB of Debian packages; with disks it needs about $machine_disk MB"
+        note "under target/, and while it is built about $scratch_disk MB in /var/tmp"
+        free=$(free_megabytes /var/tmp)
+        ((free >= scratch_disk)) || fail "only $free MB are free in /var/tmp, $scratch_disk MB are needed"
     fi
-    local free
     free=$(free_megabytes "$checkout")
     ((free >= disk)) || fail "only $free MB are free here, $disk MB are needed"
     if ((${#missing[@]} == 0)); then

@@ -11,12 +11,12 @@ cd "$(dirname "$0")/.."
 . make/docker-cli.sh
 
 stage 'Looking at this host'
+use_own_colima
+require_short_path
 prepare_host needed_for_building needed_for_running
 
 stage 'Building colima and the guest program'
 build_programs
-
-use_own_colima
 require_docker_cli
 cat >"$target/env" <<EOF
 # Source this: the docker and colima of this checkout's machine, and nothing of yours.
