@@ -18,13 +18,14 @@ use colima_net::{Mux, MuxConfig, Relay, SocketFile, agent::Agent};
 use colima_vm::{
     disk,
     image::{Builder, GuestParts, Image, ImageStore, boot_archive},
-    machine::{Firmware, Machine, Qemu, Readiness, StopPlan, accelerator},
+    machine::{Machine, Qemu, Readiness, StopPlan, accelerator},
 };
 use qemu_img_wrapper::QemuImg;
 use tokio::sync::mpsc;
 
 const ARCH: Arch = Arch::X86_64;
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+/// Emulated machines on a busy host are slow.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::main]
@@ -41,25 +42,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (qemu_img, base) = (QemuImg::new(), image.root_disk());
     let _ = disk::ensure_overlay(&qemu_img, &base, &at("root.qcow2"), Bytes::gib(8)).await?;
     let _ = disk::ensure_data(&qemu_img, &at("data.qcow2"), Bytes::gib(20)).await?;
-    let user = User {
-        name: "me".into(),
-        uid: 1000,
-        gid: 1000,
-        home: "/home/me".into(),
-    };
-    let archive = boot_archive(&std::fs::read(guest)?, &BootConfig::new("docker-vm", user));
+    let boot = BootConfig::new("docker-vm", User::first("me"));
+    let archive = boot_archive(&std::fs::read(guest)?, &boot);
     std::fs::write(at("boot.cpio"), archive)?;
 
     // The machine.
-    let accelerator = accelerator::choose(
-        Path::new(QEMU),
-        ARCH,
-        &image.kernel(),
-        &directory,
-        &at("accelerator.json"),
+    let qemu = Path::new(QEMU);
+    let (kernel, memory, limit) = (
+        image.kernel(),
+        at("accelerator.json"),
         accelerator::DEFAULT_LIMIT,
     );
-    let accelerator = accelerator.await?.accelerator;
+    let verdict = accelerator::choose(qemu, ARCH, &kernel, &directory, &memory, limit).await?;
     let spec = image.machine(GuestParts {
         name: "docker-vm".into(),
         cpus: 2,
@@ -68,13 +62,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         root_disk: at("root.qcow2"),
         data_disk: at("data.qcow2"),
     });
-    let qemu = Qemu {
-        program: QEMU.into(),
-        accelerator,
-        firmware: Firmware::Standard,
-    };
+    let qemu = Qemu::new(qemu, verdict.accelerator);
     let machine = Arc::new(Machine::launch(&spec, &qemu, &at("machine")).await?);
-    println!("booting under {accelerator}");
+    println!("booting under {}", verdict.accelerator);
 
     // Streams into the guest, and docker's socket through them.
     let ports = Arc::clone(&machine);
@@ -82,11 +72,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let ports = Arc::clone(&ports);
         async move { ports.port(0).await.map_err(io::Error::other) }
     };
-    let patient = MuxConfig {
-        open_timeout: PATIENCE,
-        ..MuxConfig::default()
-    };
-    let agent = Agent::new(Mux::new(dial, patient));
+    let mut config = MuxConfig::default();
+    config.open_timeout = PATIENCE;
+    let agent = Agent::new(Mux::new(dial, config));
     let asked = agent.clone();
     let ready = async move {
         asked

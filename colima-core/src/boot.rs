@@ -122,6 +122,20 @@ pub struct User {
     pub home: String,
 }
 
+impl User {
+    /// The first ordinary user of a Debian system: number 1000, at home in `/home/NAME`.
+    #[must_use]
+    pub fn first(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            uid: 1000,
+            gid: 1000,
+            home: format!("/home/{name}"),
+            name,
+        }
+    }
+}
+
 /// A container runtime of the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

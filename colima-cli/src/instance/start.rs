@@ -11,7 +11,7 @@ use colima_vm::{
     disk,
     image::{BuildEvent, Builder, GuestParts, Image, ImageStore, PackageLock, boot_archive},
     machine::{
-        Accelerator, Firmware, Machine, OnDrop, Qemu, Readiness,
+        Accelerator, Machine, OnDrop, Qemu, Readiness,
         accelerator::{self, Verdict},
     },
 };
@@ -80,11 +80,7 @@ impl Instance {
             root_disk: paths.root_disk.clone(),
             data_disk: paths.data_disk.clone(),
         });
-        let qemu = Qemu {
-            program: spec.tools.qemu.clone(),
-            accelerator: verdict.accelerator,
-            firmware: Firmware::default(),
-        };
+        let qemu = Qemu::new(&spec.tools.qemu, verdict.accelerator);
         let machine = Machine::launch(&machine_spec, &qemu, &paths.machine_dir)
             .await
             .map_err(|error| failure::machine(&error))?;

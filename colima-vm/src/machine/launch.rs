@@ -39,6 +39,17 @@ pub struct Qemu {
     pub firmware: Firmware,
 }
 
+impl Qemu {
+    /// `program` with the standard firmware.
+    pub fn new(program: impl Into<PathBuf>, accelerator: Accelerator) -> Self {
+        Self {
+            program: program.into(),
+            accelerator,
+            firmware: Firmware::default(),
+        }
+    }
+}
+
 /// How long QEMU may take from its start to its first answers.
 pub const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
 
