@@ -1,0 +1,259 @@
+//! The whole program against a real virtual machine, with the real docker command line.
+//!
+//! `make test` runs this with its own home under `target/`; by hand see `World::from_environment` for
+//! the variables it needs. The cases share one machine as far as they can, so they run in this order, and
+//! each brings the machine back to what it needs if the one before failed. Words on the command line
+//! choose cases by name. `COLIMA_E2E=long` is the long form.
+
+#![expect(clippy::print_stdout, reason = "a test program reports")]
+
+use std::{env, process::ExitCode};
+
+mod e2e {
+    pub(crate) mod another_user;
+    pub(crate) mod command;
+    pub(crate) mod command_line;
+    pub(crate) mod containers;
+    pub(crate) mod hygiene;
+    pub(crate) mod images;
+    pub(crate) mod interrupted;
+    pub(crate) mod life;
+    pub(crate) mod process;
+    pub(crate) mod resources;
+    pub(crate) mod streams;
+    pub(crate) mod suite;
+    pub(crate) mod world;
+}
+
+use colima_core::Bytes;
+use e2e::{
+    another_user, command_line, containers, hygiene, images, interrupted, life,
+    resources::{self, Setting},
+    streams::{self, Baseline},
+    suite::Suite,
+    world::{Form, OTHER_PROFILE, PROFILE, World},
+};
+
+fn main() -> ExitCode {
+    let form = match env::var("COLIMA_E2E").as_deref() {
+        Ok("long") => Form::Long,
+        Ok(_) => Form::Short,
+        Err(_) => {
+            println!(
+                "skipped: end to end: it needs minutes and directories, make test sets COLIMA_E2E"
+            );
+            return ExitCode::SUCCESS;
+        }
+    };
+    let mut suite = Suite::new(World::from_environment(form));
+    suite.world().prepare();
+
+    relay(&mut suite);
+    verbs(&mut suite);
+    lives(&mut suite);
+    end(&mut suite);
+
+    suite.world().clear();
+    suite.close()
+}
+
+/// The docker command line through the relay, on the first boot.
+fn relay(suite: &mut Suite) {
+    suite.case("command_line::first_start", command_line::first_start);
+    suite.case("containers::version", containers::version);
+    suite.case("containers::import", containers::import);
+    let mut baseline = None;
+    suite.case("streams::baseline", |world| {
+        baseline = Some(Baseline::take(world))
+    });
+    suite.case(
+        "containers::run_has_two_streams_and_a_code",
+        containers::run_has_two_streams_and_a_code,
+    );
+    suite.case(
+        "containers::exec_sees_the_end_of_its_input",
+        containers::exec_sees_the_end_of_its_input,
+    );
+    suite.case(
+        "containers::an_interactive_terminal",
+        containers::an_interactive_terminal,
+    );
+    suite.case(
+        "containers::logs_follow_to_the_end_of_the_container",
+        containers::logs_follow_to_the_end_of_the_container,
+    );
+    suite.case(
+        "containers::a_killed_client_is_only_its_own_trouble",
+        containers::a_killed_client_is_only_its_own_trouble,
+    );
+    suite.case(
+        "containers::copies_go_both_ways",
+        containers::copies_go_both_ways,
+    );
+    suite.case(
+        "containers::events_arrive_as_they_happen",
+        containers::events_arrive_as_they_happen,
+    );
+    suite.case("images::the_classic_builder", images::the_classic_builder);
+    if has_buildx(suite.world()) {
+        suite.case(
+            "images::buildkit_with_a_secret",
+            images::buildkit_with_a_secret,
+        );
+    } else {
+        suite.skip(
+            "images::buildkit_with_a_secret",
+            "docker has no buildx here",
+        );
+    }
+    suite.case(
+        "images::save_and_load_keep_the_digests",
+        images::save_and_load_keep_the_digests,
+    );
+    if env::var_os("COLIMA_TEST_REGISTRY").is_some() {
+        suite.case("images::push_and_pull", images::push_and_pull);
+    } else {
+        suite.skip("images::push_and_pull", "there is no docker-registry here");
+    }
+    suite.case(
+        "streams::fifty_connections_at_once",
+        streams::fifty_connections_at_once,
+    );
+    if let Some(baseline) = baseline {
+        suite.case("streams::everything_is_given_back", |world| {
+            baseline.holds_again(world)
+        });
+    }
+}
+
+/// The verbs, still on the first boot, and its orderly end.
+fn verbs(suite: &mut Suite) {
+    suite.case(
+        "command_line::a_second_start_finds_it_running",
+        command_line::a_second_start_finds_it_running,
+    );
+    suite.case(
+        "command_line::status_and_list",
+        command_line::status_and_list,
+    );
+    suite.case(
+        "command_line::ssh_passes_code_input_and_arguments",
+        command_line::ssh_passes_code_input_and_arguments,
+    );
+    suite.case(
+        "command_line::ssh_is_the_hosts_user",
+        command_line::ssh_is_the_hosts_user,
+    );
+    suite.case(
+        "command_line::version_logs_completion",
+        command_line::version_logs_completion,
+    );
+    suite.case(
+        "command_line::an_overriding_variable_is_pointed_out",
+        command_line::an_overriding_variable_is_pointed_out,
+    );
+    suite.case(
+        "hygiene::everything_is_the_owners_alone",
+        hygiene::everything_is_the_owners_alone,
+    );
+    suite.case(
+        "hygiene::nobody_listens_on_tcp",
+        hygiene::nobody_listens_on_tcp,
+    );
+    suite.case("resources::the_first_setting", |world| {
+        world.machine_runs();
+        FIRST.is_inside(world, PROFILE);
+    });
+    suite.case(
+        "life::a_killed_daemon_is_replaced",
+        life::a_killed_daemon_is_replaced,
+    );
+    suite.case("life::leave_something", life::leave_something);
+    suite.case("command_line::stop", command_line::stop);
+}
+
+const FIRST: Setting = Setting {
+    cpus: 2,
+    memory: Bytes::gib(2),
+    disk: Bytes::gib(10),
+};
+const SECOND: Setting = Setting {
+    cpus: 1,
+    memory: Bytes::gib(1),
+    disk: Bytes::gib(12),
+};
+const THIRD: Setting = Setting {
+    cpus: 3,
+    memory: Bytes::mib(1536),
+    disk: Bytes::gib(12),
+};
+const SMALL: Setting = Setting {
+    cpus: 1,
+    memory: Bytes::mib(768),
+    disk: Bytes::gib(2),
+};
+
+/// Every boot after the first has something of its own to show.
+fn lives(suite: &mut Suite) {
+    suite.case(
+        "resources::a_shrink_is_refused",
+        resources::a_shrink_is_refused,
+    );
+    suite.case("interrupted::leaves_nothing", interrupted::leaves_nothing);
+    suite.case("resources::a_second_setting_and_a_grown_disk", |world| {
+        world.machine_is_stopped();
+        SECOND.start(world, PROFILE);
+        SECOND.is_inside(world, PROFILE);
+    });
+    suite.case(
+        "life::all_is_there_after_stop_and_growth",
+        life::it_is_still_there,
+    );
+    suite.case(
+        "resources::beyond_memory_only_the_container_dies",
+        resources::beyond_memory_only_the_container_dies,
+    );
+    suite.case(
+        "life::a_killed_machine_is_told_and_starts_again",
+        life::a_killed_machine_is_told_and_starts_again,
+    );
+    suite.case("life::two_starts_after_a_delete_are_one_machine", |world| {
+        world.colima(["delete", "--force"]).ok();
+        life::two_starts_are_one_machine(world, &THIRD);
+        THIRD.is_inside(world, PROFILE);
+    });
+    suite.case("life::all_is_there_after_a_delete", life::it_is_still_there);
+    suite.case("life::two_profiles_at_once", |world| {
+        world.machine_runs();
+        SMALL.start(world, OTHER_PROFILE);
+        SMALL.is_inside(world, OTHER_PROFILE);
+        life::profiles_are_apart(world);
+    });
+    suite.case("resources::a_full_disk_is_an_error_inside", |world| {
+        resources::a_full_disk_is_an_error_inside(world, &SMALL);
+    });
+}
+
+fn end(suite: &mut Suite) {
+    suite.case(
+        "hygiene::delete_leaves_nothing",
+        hygiene::delete_leaves_nothing,
+    );
+    let another_user = "another_user::may_do_the_same";
+    if rustix::process::getuid().is_root() {
+        suite.case(another_user, another_user::may_do_the_same);
+    } else {
+        suite.skip(
+            another_user,
+            "this run is already that of a user who is not root",
+        );
+    }
+}
+
+fn has_buildx(world: &World) -> bool {
+    world
+        .docker(["buildx", "version"])
+        .finish()
+        .status
+        .success()
+}

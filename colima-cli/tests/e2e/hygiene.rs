@@ -1,0 +1,105 @@
+//! Who else on the host could see or reach what is ours, and what is left when it is deleted.
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use super::{
+    process,
+    world::{OTHER_PROFILE, PROFILE, World},
+};
+
+/// Directories 0700, files and sockets 0600, everywhere.
+pub(crate) fn everything_is_the_owners_alone(world: &World) {
+    world.machine_runs();
+    let mut wrong = Vec::new();
+    let mut sockets = 0;
+    visit(&world.home, &mut |path, metadata| {
+        sockets += usize::from(metadata.file_type().is_socket());
+        let mode = metadata.permissions().mode() & 0o7777;
+        let others = mode & 0o077;
+        if others != 0 && !metadata.file_type().is_symlink() {
+            wrong.push(format!("{mode:o} {}", path.display()));
+        }
+    });
+    assert_eq!(wrong, [""; 0]);
+    assert!(sockets >= 3, "only {sockets} sockets seen");
+}
+
+/// Neither daemon nor machine listens on any address.
+pub(crate) fn nobody_listens_on_tcp(world: &World) {
+    world.machine_runs();
+    for process in [world.daemon(PROFILE), world.qemu(PROFILE)] {
+        let listening = listening_inodes();
+        let directory = format!("/proc/{}/fd", process.pid);
+        for entry in fs::read_dir(directory)
+            .expect("a process of ours")
+            .flatten()
+        {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            assert!(
+                !listening.iter().any(|inode| *inode == target),
+                "{target} listens"
+            );
+        }
+    }
+}
+
+pub(crate) fn delete_leaves_nothing(world: &World) {
+    for profile in [PROFILE, OTHER_PROFILE] {
+        let delete = ["delete", "--data", "--force", "--profile", profile];
+        world.colima(delete).ok();
+        assert!(!world.home.join(profile).exists(), "{profile} is left");
+    }
+    assert_eq!(process::of_home(&world.home), [""; 0]);
+    let disks = fs::read_dir(world.home.join("_disks"))
+        .expect("it was there")
+        .count();
+    assert_eq!(disks, 0, "disks are left");
+    let contexts = world
+        .docker(["context", "ls", "--format", "{{.Name}}"])
+        .ok();
+    assert!(!contexts.text().contains("colima\n"), "{contexts}");
+    assert_eq!(
+        world.current_context(),
+        super::command_line::PREVIOUS_CONTEXT
+    );
+    let nothing = world.colima(["list", "--json"]).ok();
+    assert_eq!(nothing.text(), "");
+    world.colima(["delete", "--data", "--force"]).exits(3);
+}
+
+fn visit(directory: &Path, see: &mut dyn FnMut(&Path, &fs::Metadata)) {
+    for entry in fs::read_dir(directory)
+        .expect("a directory of ours")
+        .flatten()
+    {
+        // What goes away in the meantime is nobody's business.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        see(&entry.path(), &metadata);
+        if metadata.is_dir() {
+            visit(&entry.path(), see);
+        }
+    }
+}
+
+/// `socket:[inode]` of every TCP socket in the state LISTEN, which proc(5) numbers 0A.
+fn listening_inodes() -> Vec<String> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .flat_map(|table| {
+            let text = fs::read_to_string(table).unwrap_or_default();
+            let lines: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
+            lines
+        })
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            (fields.get(3) == Some(&"0A")).then(|| format!("socket:[{}]", fields[9]))
+        })
+        .collect()
+}
