@@ -58,8 +58,8 @@ if [[ -e colima-cli/tests/e2e.rs ]]; then
         tee -a "$log" || failed=1
 fi
 
-# Ignored tests carry their reason, others print it.
-sed -n 's/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"
+# Ignored tests carry their reason, others print it. One that another test starts is not left out.
+sed -n '/ignored, started by /d; s/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"
 sed -n 's/^[[:space:]]*skipped: //Ip' "$log" >>"$COLIMA_SKIPPED"
 if [[ -s $COLIMA_SKIPPED ]]; then
     stage "Skipped, and why"
