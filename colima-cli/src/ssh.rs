@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -64,10 +64,19 @@ impl std::fmt::Debug for KeyPair {
 /// See [`SshKeyError`].
 pub fn ensure_key_pair(path: &Path, comment: &str) -> Result<KeyPair, SshKeyError> {
     let public_path = with_suffix(path, ".pub");
+    let failed = |source| SshKeyError::KeyFile {
+        path: path.to_owned(),
+        source,
+    };
+    // One at a time: halves of two pairs would never match.
+    let directory = fs::File::open(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+    directory.lock().map_err(failed)?;
     if !path.exists() {
         let fresh = with_suffix(path, &format!(".new-{}", std::process::id()));
         let fresh_public = with_suffix(&fresh, ".pub");
         let made = keygen(&fresh, comment)
+            .and_then(|()| sync(&fresh))
+            .and_then(|()| sync(&fresh_public))
             .and_then(|()| rename(&fresh_public, &public_path))
             .and_then(|()| rename(&fresh, path));
         if made.is_err() {
@@ -76,6 +85,7 @@ pub fn ensure_key_pair(path: &Path, comment: &str) -> Result<KeyPair, SshKeyErro
             let _ = fs::remove_file(&fresh_public);
         }
         made?;
+        directory.sync_all().map_err(failed)?;
     }
     let read = |path: &Path| {
         fs::read_to_string(path).map_err(|source| SshKeyError::KeyFile {
@@ -103,12 +113,27 @@ fn keygen(path: &Path, comment: &str) -> Result<(), SshKeyError> {
             },
         })?;
     if output.status.success() {
-        return Ok(());
+        // Not secret, but nobody else's business either, like everything of ours.
+        let public = with_suffix(path, ".pub");
+        return fs::set_permissions(&public, fs::Permissions::from_mode(0o600)).map_err(|source| {
+            SshKeyError::KeyFile {
+                path: public,
+                source,
+            }
+        });
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(SshKeyError::Keygen {
         path: path.to_owned(),
         stderr,
+    })
+}
+
+fn sync(path: &Path) -> Result<(), SshKeyError> {
+    let synced = fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|source| SshKeyError::KeyFile {
+        path: path.to_owned(),
+        source,
     })
 }
 

@@ -64,7 +64,7 @@ fn relay(suite: &mut Suite) {
     suite.case("containers::import", containers::import);
     let mut baseline = None;
     suite.case("streams::baseline", |world| {
-        baseline = Some(Baseline::take(world))
+        baseline = Some(Baseline::take(world));
     });
     suite.case(
         "containers::run_has_two_streams_and_a_code",
@@ -121,7 +121,7 @@ fn relay(suite: &mut Suite) {
     );
     if let Some(baseline) = baseline {
         suite.case("streams::everything_is_given_back", |world| {
-            baseline.holds_again(world)
+            baseline.holds_again(world);
         });
     }
 }
@@ -212,6 +212,10 @@ fn lives(suite: &mut Suite) {
     suite.case(
         "resources::beyond_memory_only_the_container_dies",
         resources::beyond_memory_only_the_container_dies,
+    );
+    suite.case(
+        "life::a_restart_is_a_new_boot",
+        life::a_restart_is_a_new_boot,
     );
     suite.case(
         "life::a_killed_machine_is_told_and_starts_again",

@@ -113,7 +113,10 @@ pub(crate) fn version_logs_completion(world: &World) {
         assert!(version.text().contains(line), "{line}: {version}");
     }
     let serial = world.colima(["logs", "--serial", "--lines", "100000"]).ok();
-    assert!(serial.text().contains("Linux version"), "{serial}");
+    assert!(
+        serial.text().contains("handing over to systemd"),
+        "{serial}"
+    );
     world.colima(["logs"]).ok();
     let script = world.colima(["completion", "bash"]).ok();
     Run::new("bash").args(["-n"]).stdin(script.stdout).ok();

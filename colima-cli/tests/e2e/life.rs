@@ -1,5 +1,7 @@
 //! What survives what: stops, deletes, kills, and two commands at once.
 
+use rustix::process::Signal;
+
 use super::{
     command::PATIENCE,
     process,
@@ -79,16 +81,34 @@ pub(crate) fn a_killed_daemon_is_replaced(world: &World) {
     world.docker(["exec", "idle", "true"]).ok();
 }
 
-/// The truth is told about a machine that died, its docker context is taken back, and it starts again.
+/// What was typed while it ran counts from the next boot on.
+pub(crate) fn a_restart_is_a_new_boot(world: &World) {
+    world.machine_runs();
+    let before = boot_id(world, PROFILE);
+    world.colima(["start", "--cpus", "2"]).ok();
+    world.colima(["restart"]).ok();
+    assert_ne!(boot_id(world, PROFILE), before);
+    assert_eq!(world.guest(PROFILE, "nproc"), "2");
+    it_is_still_there(world);
+}
+
+/// The truth is told about a machine that died, its docker context is taken back, and it starts again;
+/// this time in the foreground, where Ctrl-C is the orderly way to end it.
 pub(crate) fn a_killed_machine_is_told_and_starts_again(world: &World) {
     world.machine_runs();
     world.qemu(PROFILE).kill();
     world.colima(["status"]).exits(3);
     world.colima(["stop"]).ok();
     super::command_line::is_stopped(world);
-    world.colima(["start"]).ok();
+    let mut foreground = world.colima(["start", "--foreground"]).spawn();
+    foreground.wait_for_stderr("in the foreground");
     assert_eq!(world.current_context(), "colima");
     it_is_still_there(world);
+    foreground.process().signal(Signal::INT);
+    let ended = foreground.finish(BOOT);
+    assert!(ended.status.success(), "{ended}");
+    assert!(ended.complaint().contains("powered off"), "{ended}");
+    super::command_line::is_stopped(world);
 }
 
 /// Two starts of one profile are one machine, and both succeed.
