@@ -65,36 +65,12 @@ pub struct GlobalArgs {
                      COLIMA_PROFILE, then the profile is \"default\""
     )]
     pub profile: Option<String>,
-    /// Say more about what happens
-    #[arg(short, long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
+    /// Accepted for scripts that pass it to Colima
+    #[arg(short, long, global = true, hide = true, action = ArgAction::SetTrue)]
     pub verbose: bool,
     /// Say everything
     #[arg(long, global = true, hide = true, action = ArgAction::SetTrue)]
     pub very_verbose: bool,
-}
-
-impl GlobalArgs {
-    /// How much to say.
-    #[must_use]
-    pub fn verbosity(&self) -> Verbosity {
-        match (self.very_verbose, self.verbose) {
-            (true, _) => Verbosity::Everything,
-            (false, true) => Verbosity::More,
-            (false, false) => Verbosity::Normal,
-        }
-    }
-}
-
-/// How much to say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// Stages, results, errors.
-    #[default]
-    Normal,
-    /// And details of each.
-    More,
-    /// And every program that is run.
-    Everything,
 }
 
 /// What to do.

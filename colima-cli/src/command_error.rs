@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt};
 
+use colima_core::ProfileName;
 use serde::{Deserialize, Serialize};
 
 use crate::{exit_code::ExitCode, output::escaped};
@@ -28,6 +29,8 @@ pub enum ErrorKind {
     Busy,
     /// Ended by Ctrl-C or a signal.
     Interrupted,
+    /// Whoever read the output left. Nothing is printed for it.
+    ReaderLeft,
 }
 
 impl ErrorKind {
@@ -42,6 +45,7 @@ impl ErrorKind {
             Self::Timeout => ExitCode::Timeout,
             Self::Busy => ExitCode::Busy,
             Self::Interrupted => ExitCode::Interrupted,
+            Self::ReaderLeft => ExitCode::Ok,
         }
     }
 }
@@ -98,11 +102,38 @@ impl CommandError {
         self
     }
 
+    /// Names the profile in the commands of the hint, unless it is the default one: a hint that was
+    /// followed must not act on another profile.
+    #[must_use]
+    pub fn for_profile(&self, profile: &ProfileName) -> Self {
+        let hint = self.hint.as_deref().map(|hint| naming(hint, profile));
+        Self {
+            hint,
+            ..self.clone()
+        }
+    }
+
     /// The exit code of the command.
     #[must_use]
     pub const fn exit_code(&self) -> ExitCode {
         self.kind.exit_code()
     }
+}
+
+/// `text` with `--profile` added to the commands of `colima` in it that take one.
+#[must_use]
+pub fn naming(text: &str, profile: &ProfileName) -> String {
+    if *profile == ProfileName::default() || text.contains("--profile") {
+        return text.to_owned();
+    }
+    [
+        "start", "stop", "restart", "delete", "status", "logs", "ssh",
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, verb| {
+        let command = format!("colima {verb}");
+        text.replace(&command, &format!("{command} --profile {profile}"))
+    })
 }
 
 impl fmt::Display for CommandError {
@@ -119,3 +150,28 @@ impl fmt::Display for CommandError {
 }
 
 impl Error for CommandError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_profile() {
+        let work: ProfileName = "work".parse().unwrap();
+        let error =
+            CommandError::new(ErrorKind::Failure, "x").hint("begin anew: colima delete --data");
+        let hint = |profile: &ProfileName| error.for_profile(profile).hint.unwrap();
+        assert_eq!(
+            hint(&ProfileName::default()),
+            "begin anew: colima delete --data"
+        );
+        assert_eq!(
+            hint(&work),
+            "begin anew: colima delete --profile work --data"
+        );
+        assert_eq!(
+            naming("colima restart", &work),
+            "colima restart --profile work"
+        );
+    }
+}

@@ -54,8 +54,10 @@ pub fn run(
     };
     match dispatch(&cli, environment) {
         Ok(code) => code,
+        Err(error) if error.kind == ErrorKind::ReaderLeft => error.exit_code(),
         Err(error) => {
-            say(&error.to_string());
+            let profile = cli.profile(environment).unwrap_or_default();
+            say(&error.for_profile(&profile).to_string());
             error.exit_code()
         }
     }
@@ -134,6 +136,7 @@ impl<'a> Context<'a> {
             socket: self.paths.control_socket.clone(),
             spawn_lock: self.paths.command_lock.clone(),
             log: self.paths.daemon_log.clone(),
+            home: self.state.root().to_owned(),
             program,
             arguments: arguments.map(ToOwned::to_owned).into(),
         })
@@ -146,7 +149,10 @@ impl<'a> Context<'a> {
     ) -> Result<Option<Conversation>, CommandError> {
         self.state.check_version().map_err(state_error)?;
         let daemon = self.daemon()?;
-        if let Some(talk) = daemon.ask_living(request).await.map_err(client_error)? {
+        // One of another version is sent away first, and the machine with it found by ours.
+        if daemon.greets().await.map_err(client_error)?
+            && let Some(talk) = daemon.ask_living(request).await.map_err(client_error)?
+        {
             return Ok(Some(talk));
         }
         let machine_runs = colima_vm::machine::Machine::is_running(&self.paths.machine_dir);
@@ -199,7 +205,7 @@ async fn follow<C: Fn() -> std::time::Duration>(
                     return Err(CommandError::new(ErrorKind::Interrupted, "interrupted"));
                 }
                 withdrawn = true;
-                let _ = progress.note("interrupted: undoing (once more to leave it)");
+                let _ = progress.note("interrupted: finishing what cannot be left half done");
                 talk.withdraw().await.map_err(client_error)?;
                 continue;
             }
@@ -211,6 +217,10 @@ async fn follow<C: Fn() -> std::time::Duration>(
             Reply::Failed(error) => {
                 let _ = progress.failed();
                 return Err(error);
+            }
+            // What was going on could not be taken back, but nothing may follow it.
+            _ if withdrawn => {
+                return Err(CommandError::new(ErrorKind::Interrupted, "interrupted"));
             }
             last => return Ok(last),
         }
@@ -263,8 +273,10 @@ fn print(data: impl AsRef<[u8]>) -> Result<(), CommandError> {
         .write_all(data.as_ref())
         .and_then(|()| stdout.flush())
     {
-        // Whoever reads has read enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        // Whoever reads has read enough: quietly, as a program that SIGPIPE ends.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(CommandError::new(ErrorKind::ReaderLeft, ""))
+        }
         Err(error) => Err(
             CommandError::new(ErrorKind::Failure, "cannot write to standard output")
                 .caused_by(&error),
@@ -274,7 +286,11 @@ fn print(data: impl AsRef<[u8]>) -> Result<(), CommandError> {
 }
 
 fn client_error(error: ClientError) -> CommandError {
-    CommandError::new(ErrorKind::Failure, "the profile's daemon does not serve")
+    let kind = match &error {
+        ClientError::Silent { .. } => ErrorKind::Timeout,
+        _ => ErrorKind::Failure,
+    };
+    CommandError::new(kind, "the profile's daemon does not serve")
         .caused_by(&error)
         .hint("what it wrote is printed by: colima logs")
 }

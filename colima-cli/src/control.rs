@@ -1,7 +1,7 @@
 //! What the command line and a profile's daemon say to each other.
 //!
 //! One request per connection to the daemon's unix socket, a line of JSON; the daemon answers with
-//! lines of JSON, the last of which ends the conversation. A [`Withdraw`] takes the request back, and so
+//! lines of JSON, the last of which ends the conversation. A [`Request::Withdraw`] takes the request back, and so
 //! does closing the connection: a start that nobody waits for any more is undone.
 
 use std::{io, time::Duration};
@@ -43,14 +43,13 @@ pub enum Request {
     },
     /// Probe it. Answered by [`Reply::Status`].
     Status,
+    /// Tell when it does not run any more, whoever ends it. Answered by [`Reply::Stopped`] then.
+    AwaitEnd,
+    /// Follows another request on its connection: that one is not wanted any more.
+    Withdraw,
     /// Leave the machine running and exit. Answered by [`Reply::Retired`].
     Retire,
 }
-
-/// What may follow a request on its connection: it is not wanted any more.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(rename = "withdraw")]
-pub struct Withdraw;
 
 /// How patiently to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

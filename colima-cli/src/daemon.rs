@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     command_error::{CommandError, ErrorKind},
     control::{self, Reply, Request, Stage, Started, StopManner, Stopped},
-    instance::{Instance, InstanceSpec, Probe},
+    instance::{Found, Instance, InstanceSpec, Probe, Stranded},
     state_dir::ProfilePaths,
 };
 
@@ -36,6 +36,15 @@ use job::{Job, Progress};
 
 /// How long a daemon that nobody has asked anything waits for its first request.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a client may take to say what it wants.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a daemon waits for one that is leaving.
+const PREDECESSOR_LEAVES_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long accepting pauses when the system lacks something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a daemon could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +77,8 @@ enum Phase {
     Idle,
     Starting(Arc<Job>),
     Running(Arc<Instance>),
+    /// A machine runs that cannot be used. It can be stopped.
+    Stranded(Stranded),
     Stopping(Arc<Job>),
 }
 
@@ -88,13 +99,13 @@ struct Daemon {
 ///
 /// # Errors
 ///
-/// See [`DaemonError`]; a machine that cannot be adopted is not an error but a line in the log.
+/// See [`DaemonError`]; a machine that cannot be adopted is not an error: it can be stopped.
 pub async fn serve(
     paths: ProfilePaths,
     listening: impl FnOnce(),
     terminate: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
-    let _lock = take_lock(&paths.daemon_lock)?;
+    let _lock = take_lock(&paths.daemon_lock).await?;
     let socket =
         SocketFile::bind(&paths.control_socket).map_err(|source| DaemonError::Listen { source })?;
     let daemon = Arc::new(Daemon {
@@ -104,10 +115,11 @@ pub async fn serve(
         retired: watch::Sender::new(false),
         paths,
     });
-    match Instance::attach(&daemon.paths).await {
-        Ok(Some(instance)) => daemon.run(Arc::new(instance)),
-        Ok(None) => {}
-        Err(error) => crate::log_line(&format!("cannot adopt the machine: {error}")),
+    match Instance::find(&daemon.paths).await {
+        Ok(Found::Nothing) => {}
+        Ok(Found::Instance(instance)) => daemon.run(Arc::new(*instance)),
+        Ok(Found::Stranded(stranded)) => daemon.strand(stranded),
+        Err(error) => crate::log_line(&format!("cannot look for the machine: {error}")),
     }
     listening();
     let leave = daemon.nothing_left_to_do();
@@ -116,21 +128,22 @@ pub async fn serve(
         tokio::select! {
             accepted = socket.listener().accept() => match accepted {
                 Ok((stream, _)) => daemon.clone().serve_client(stream),
-                // Out of descriptors: a client that leaves makes room.
                 Err(error) => {
                     crate::log_line(&format!("cannot accept a client: {error}"));
-                    daemon.a_client_left().await;
+                    // Out of descriptors: a client that leaves makes room, and so may a relay's.
+                    let _ = tokio::time::timeout(ACCEPT_PAUSE, daemon.a_client_left()).await;
                 }
             },
             () = &mut leave => break,
             () = &mut terminate => break,
         }
     }
-    daemon.detach().await;
+    daemon.let_go().await;
     Ok(())
 }
 
-fn take_lock(path: &std::path::Path) -> Result<File, DaemonError> {
+/// Takes the lock, from a predecessor that is still leaving if need be.
+async fn take_lock(path: &std::path::Path) -> Result<File, DaemonError> {
     use std::os::unix::fs::OpenOptionsExt;
     let failed = |source| DaemonError::Lock {
         path: path.to_owned(),
@@ -143,10 +156,11 @@ fn take_lock(path: &std::path::Path) -> Result<File, DaemonError> {
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(DaemonError::Taken),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+    match tokio::time::timeout(PREDECESSOR_LEAVES_WITHIN, waiting).await {
+        Ok(Ok(locked)) => locked.map_err(failed),
+        Ok(Err(error)) => Err(failed(io::Error::other(error))),
+        Err(_) => Err(DaemonError::Taken),
     }
 }
 
@@ -163,7 +177,12 @@ impl Daemon {
 
     async fn converse(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
         let mut stream = BufReader::new(stream);
-        let Some(request) = control::receive::<_, Request>(&mut stream).await? else {
+        let asked = control::receive::<_, Request>(&mut stream);
+        let request = match tokio::time::timeout(REQUEST_WITHIN, asked).await {
+            Ok(request) => request?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let Some(request) = request else {
             return Ok(());
         };
         match request {
@@ -184,6 +203,9 @@ impl Daemon {
             }
             Request::Start { spec, boot } => self.start(&mut stream, *spec, *boot).await,
             Request::Stop { manner } => self.stop(&mut stream, manner).await,
+            Request::AwaitEnd => self.await_end(&mut stream).await,
+            // It follows another request, and there was none.
+            Request::Withdraw => Ok(()),
         }
     }
 
@@ -194,6 +216,7 @@ impl Daemon {
             Phase::Starting(_) => Probe::Starting,
             Phase::Stopping(_) => Probe::Stopping,
             Phase::Running(instance) => instance.probe().await,
+            Phase::Stranded(Stranded { why, .. }) => Probe::Stranded { why },
         }
     }
 
@@ -212,22 +235,30 @@ impl Daemon {
                     return control::send(client, &Reply::Started(Started::Before { differing }))
                         .await;
                 }
+                Phase::Stranded(Stranded { why, .. }) => {
+                    return control::send(client, &Reply::Failed(why)).await;
+                }
                 // Ours too: two starts of one profile give one machine.
-                Phase::Starting(job) => job,
-                Phase::Stopping(job) => {
+                Phase::Starting(job) if !job.was_abandoned() => job,
+                Phase::Starting(job) | Phase::Stopping(job) => {
                     drop(guard);
-                    job.finished().await;
-                    self.has_left_phase_of(&job).await;
+                    if self.client_left_before(client, &job).await {
+                        return Ok(());
+                    }
                     continue;
                 }
                 Phase::Idle => {
                     let job = Arc::new(Job::new());
                     self.phase.send_replace(Phase::Starting(job.clone()));
+                    let (spec, boot) = (spec.clone(), boot.clone());
                     tokio::spawn(self.clone().work_on_start(job.clone(), spec, boot));
                     job
                 }
             };
-            let follower = job.follow();
+            // Given up between our look and now: once more.
+            let Some(follower) = job.follow() else {
+                continue;
+            };
             drop(guard);
             return tell(client, follower).await;
         }
@@ -295,42 +326,91 @@ impl Daemon {
                 Phase::Starting(job) => {
                     drop(guard);
                     job.abandon();
-                    job.finished().await;
-                    self.has_left_phase_of(&job).await;
+                    if self.client_left_before(client, &job).await {
+                        return Ok(());
+                    }
                     continue;
                 }
                 Phase::Stopping(job) => job,
-                Phase::Running(instance) => {
+                running @ (Phase::Running(_) | Phase::Stranded(_)) => {
                     let job = Arc::new(Job::new());
                     self.phase.send_replace(Phase::Stopping(job.clone()));
-                    tokio::spawn(self.clone().work_on_stop(job.clone(), instance, manner));
+                    tokio::spawn(self.clone().work_on_stop(job.clone(), running, manner));
                     job
                 }
             };
-            let follower = job.follow();
+            // A stop that lost its audience is finished all the same, and can be waited for.
+            let Some(follower) = job.follow() else {
+                drop(guard);
+                if self.client_left_before(client, &job).await {
+                    return Ok(());
+                }
+                continue;
+            };
             drop(guard);
             return tell(client, follower).await;
         }
     }
 
-    async fn work_on_stop(
-        self: Arc<Self>,
-        job: Arc<Job>,
-        instance: Arc<Instance>,
-        manner: StopManner,
-    ) {
+    async fn work_on_stop(self: Arc<Self>, job: Arc<Job>, running: Phase, manner: StopManner) {
         // A stop that was begun is finished, whoever still waits for it.
         let progress = |stage: Stage| job.tell(stage);
-        let outcome = instance.stop(manner, &progress).await;
+        let outcome = match &running {
+            Phase::Running(instance) => instance.stop(manner, &progress).await,
+            Phase::Stranded(stranded) => stranded.stop(manner).await,
+            Phase::Idle | Phase::Starting(_) | Phase::Stopping(_) => Ok(Stopped::Before),
+        };
         match outcome {
             Ok(stopped) => {
                 self.phase.send_replace(Phase::Idle);
                 job.finish(Ok(Reply::Stopped(stopped)));
             }
             Err(failure) => {
-                self.phase.send_replace(Phase::Running(instance.clone()));
+                // Its sockets are closed by now: found again, it gets new ones.
+                self.phase.send_replace(running);
+                self.retired.send_replace(true);
                 job.finish(Err(failure));
             }
+        }
+    }
+
+    /// Holds a machine that cannot be used until somebody stops it.
+    fn strand(self: &Arc<Self>, stranded: Stranded) {
+        crate::log_line(&format!("the machine cannot be used: {}", stranded.why));
+        self.phase.send_replace(Phase::Stranded(stranded.clone()));
+        let daemon = self.clone();
+        tokio::spawn(async move {
+            let how = stranded.ended().await;
+            let _guard = daemon.change.lock().await;
+            if matches!(&*daemon.phase.borrow(), Phase::Stranded(_)) {
+                crate::log_line(&format!("the machine ended: {how}"));
+                daemon.phase.send_replace(Phase::Idle);
+            }
+        });
+    }
+
+    /// Tells the client when nothing runs any more.
+    async fn await_end(&self, client: &mut BufReader<UnixStream>) -> io::Result<()> {
+        let mut phase = self.phase.subscribe();
+        let mut nothing_more = [0];
+        tokio::select! {
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Idle)) => {}
+            // It has left.
+            _ = client.read(&mut nothing_more) => return Ok(()),
+        }
+        control::send(client, &Reply::Stopped(Stopped::Before)).await
+    }
+
+    /// Waits until the daemon is done with `job`; says whether the client left before.
+    async fn client_left_before(&self, client: &mut BufReader<UnixStream>, job: &Arc<Job>) -> bool {
+        let mut nothing_more = [0];
+        let done = async {
+            job.finished().await;
+            self.has_left_phase_of(job).await;
+        };
+        tokio::select! {
+            () = done => false,
+            _ = client.read(&mut nothing_more) => true,
         }
     }
 
@@ -339,7 +419,7 @@ impl Daemon {
         let mut phase = self.phase.subscribe();
         let busy = |phase: &Phase| match phase {
             Phase::Starting(current) | Phase::Stopping(current) => Arc::ptr_eq(current, job),
-            Phase::Idle | Phase::Running(_) => false,
+            Phase::Idle | Phase::Running(_) | Phase::Stranded(_) => false,
         };
         // The sender lives in `self`.
         let _ = phase.wait_for(|phase| !busy(phase)).await;
@@ -376,8 +456,15 @@ impl Daemon {
         }
     }
 
-    /// Lets go of a running machine.
-    async fn detach(&self) {
+    /// Undoes a start under way, finishes a stop under way, and lets go of a running machine.
+    async fn let_go(&self) {
+        let phase = self.phase.borrow().clone();
+        if let Phase::Starting(job) = &phase {
+            job.abandon();
+        }
+        if let Phase::Starting(job) | Phase::Stopping(job) = &phase {
+            job.finished().await;
+        }
         let _guard = self.change.lock().await;
         if let Phase::Running(instance) = self.phase.send_replace(Phase::Idle) {
             instance.detach();
@@ -404,6 +491,7 @@ async fn tell(client: &mut BufReader<UnixStream>, mut follower: job::Follower) -
             news = follower.next() => news,
             read = client.read(&mut nothing_more) => {
                 let job = follower.leave();
+                // Anything that is said here takes the request back; an end says that nobody listens.
                 if matches!(read, Ok(1)) {
                     // Withdrawn, and waiting to hear that it is undone.
                     return control::send(client, &withdrawn(&job).await).await;

@@ -125,14 +125,19 @@ impl DockerContexts {
         self.set_current(Some(name))
     }
 
-    /// If the context is current, makes the noted one current again, or docker's default where that one
+    /// If the context is current and leads to `socket`, makes the noted one current again, or docker's default where that one
     /// is gone. Removes the note. May be repeated.
     ///
     /// # Errors
     ///
     /// `config.json` cannot be read, understood or written; the note stays then.
-    pub fn deactivate(&self, name: &str, note: &Path) -> Result<Restored, DockerContextError> {
-        if !self.dir.is_dir() {
+    pub fn deactivate(
+        &self,
+        name: &str,
+        socket: &Path,
+        note: &Path,
+    ) -> Result<Restored, DockerContextError> {
+        if !self.is_ours(name, socket) {
             return Ok(Restored::NotOurs);
         }
         let _lock = self.lock()?;
@@ -147,12 +152,24 @@ impl DockerContexts {
         Ok(restored)
     }
 
-    /// Removes the context. May be repeated.
+    /// Whether the context is there and leads to `socket`: another home, or another program, may have one
+    /// of the same name.
+    fn is_ours(&self, name: &str, socket: &Path) -> bool {
+        let meta = fs::read(self.meta_path(name)).unwrap_or_default();
+        let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap_or_default();
+        let host = meta.pointer("/Endpoints/docker/Host");
+        host.and_then(|host| host.as_str()) == Some(&format!("unix://{}", socket.display()))
+    }
+
+    /// Removes the context, if it leads to `socket`. May be repeated.
     ///
     /// # Errors
     ///
     /// The store cannot be written.
-    pub fn remove(&self, name: &str) -> Result<(), DockerContextError> {
+    pub fn remove(&self, name: &str, socket: &Path) -> Result<(), DockerContextError> {
+        if !self.is_ours(name, socket) {
+            return Ok(());
+        }
         let path = self.meta_path(name);
         remove_if_there(&path)?;
         let Some(dir) = path.parent() else {

@@ -95,8 +95,16 @@ impl Environment {
         gid: u32,
     ) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let path = |name: &str| set(name).map(PathBuf::from);
-        let absolute = |name: &str| path(name).filter(|path| path.is_absolute());
+        // A relative one counts from where we are now; the daemon works elsewhere.
+        let path = |name: &str| {
+            let path = PathBuf::from(set(name)?);
+            Some(std::path::absolute(&path).unwrap_or(path))
+        };
+        let absolute = |name: &str| {
+            set(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
         let either = |name: &str| text(name).or_else(|| text(&name.to_ascii_uppercase()));
 

@@ -32,8 +32,6 @@ pub enum ExitCode {
     Busy,
     /// Ended by Ctrl-C or a signal.
     Interrupted,
-    /// The code of a command that ran in the guest.
-    Guest(u8),
 }
 
 impl ExitCode {
@@ -49,7 +47,6 @@ impl ExitCode {
             Self::Timeout => 5,
             Self::Busy => 6,
             Self::Interrupted => 130,
-            Self::Guest(code) => code,
         }
     }
 }

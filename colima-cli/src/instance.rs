@@ -23,16 +23,22 @@ use crate::{
 };
 
 mod failure;
+mod images;
 mod probe;
 mod record;
 mod relays;
 mod start;
+mod unfinished;
 
 pub(crate) use failure::image as image_failure;
+pub(crate) use images::{base_of, build_image, builder as image_builder};
 pub use probe::Probe;
 pub use record::InstanceRecord;
 use relays::Relays;
-pub(crate) use start::{build_image, builder as image_builder};
+use unfinished::Unfinished;
+
+/// Whoever watches a start.
+pub(crate) type Watcher<'a> = &'a (dyn Fn(Stage) + Send + Sync);
 
 /// What an instance is to be. Plain data, recorded beside the running machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +126,62 @@ pub struct Instance {
     relays: Relays,
 }
 
+/// What [`Instance::find`] found.
+#[derive(Debug)]
+pub enum Found {
+    /// No machine runs.
+    Nothing,
+    /// The instance runs and is connected.
+    Instance(Box<Instance>),
+    /// A machine runs and cannot be used.
+    Stranded(Stranded),
+}
+
+/// A machine that runs and cannot be used: its record is damaged, or its sockets cannot be opened.
+///
+/// **Drop**: it goes on. **Close**: [`Stranded::stop`].
+#[derive(Clone, Debug)]
+pub struct Stranded {
+    machine: Arc<Machine>,
+    /// Why it cannot be used.
+    pub why: CommandError,
+}
+
+impl Stranded {
+    /// Ends the machine, by its power button first unless `manner` forbids it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the machine cannot be ended at all.
+    pub async fn stop(&self, manner: StopManner) -> Result<Stopped, CommandError> {
+        let plan = match manner {
+            StopManner::Forced => StopPlan::forced(),
+            StopManner::Orderly => StopPlan::default(),
+        };
+        stopped(&self.machine, plan).await
+    }
+
+    /// Resolves when the machine has ended, with how.
+    pub async fn ended(&self) -> String {
+        self.machine.exited().await.to_string()
+    }
+}
+
+async fn stopped(machine: &Machine, plan: StopPlan) -> Result<Stopped, CommandError> {
+    let report = machine
+        .stop(plan)
+        .await
+        .map_err(|error| failure::machine(&error))?;
+    let how = match report.ended_by {
+        Some(machine::Rung::AskGuest) | None => report.exit.to_string(),
+        Some(rung) => format!("{rung}; {}", report.exit),
+    };
+    Ok(Stopped::Now {
+        how,
+        elapsed: report.elapsed,
+    })
+}
+
 /// How long the guest may take to power off once it was asked. Emulated guests with containers to
 /// stop need most of it.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
@@ -127,24 +189,34 @@ const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
 impl Instance {
     /// Finds the profile's machine, if it runs, and connects to it again.
     ///
+    /// What is left of a start that was killed is ended: nobody was promised that it runs.
+    ///
     /// # Errors
     ///
-    /// Fails when something runs there that cannot be taken over.
-    pub async fn attach(paths: &ProfilePaths) -> Result<Option<Self>, CommandError> {
+    /// Fails when it cannot be told whether a machine runs.
+    pub async fn find(paths: &ProfilePaths) -> Result<Found, CommandError> {
+        if Unfinished::is_there(paths) {
+            Self::wait_gone(paths).await;
+        }
         let Some(machine) = Self::attach_machine(paths).await? else {
-            return Ok(None);
+            return Ok(Found::Nothing);
         };
         let machine = Arc::new(machine);
-        let record = InstanceRecord::read(&paths.record)?;
-        let agent = Agent::new(mux(&machine));
-        let relays = Relays::open(paths, &record.spec, agent.transport())?;
-        Ok(Some(Self {
-            paths: paths.clone(),
-            record,
-            machine,
-            agent,
-            relays,
-        }))
+        let parts = InstanceRecord::read(&paths.record).and_then(|record| {
+            let agent = Agent::new(mux(&machine));
+            let relays = Relays::open(paths, &record.spec, agent.transport())?;
+            Ok((record, agent, relays))
+        });
+        Ok(match parts {
+            Ok((record, agent, relays)) => Found::Instance(Box::new(Self {
+                paths: paths.clone(),
+                record,
+                machine,
+                agent,
+                relays,
+            })),
+            Err(why) => Found::Stranded(Stranded { machine, why }),
+        })
     }
 
     /// The guest: connects to its sockets and runs commands in it.
@@ -218,28 +290,22 @@ impl Instance {
                 StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
             }
         };
-        let report = self
-            .machine
-            .stop(plan)
-            .await
-            .map_err(|error| failure::machine(&error))?;
-        let how = match report.ended_by {
-            Some(machine::Rung::AskGuest) | None => report.exit.to_string(),
-            Some(rung) => format!("{rung}; {}", report.exit),
-        };
-        Ok(Stopped::Now {
-            how,
-            elapsed: report.elapsed,
-        })
+        stopped(&self.machine, plan).await
     }
 
-    /// Waits until nothing of a start that was given up is left; at most a few seconds.
+    /// Ends what is left of a start that was given up or killed; at most a few seconds. Touches nothing
+    /// that a start has finished.
     pub async fn wait_gone(paths: &ProfilePaths) {
+        if !Unfinished::is_there(paths) {
+            return;
+        }
         if let Ok(Some(left)) = Self::attach_machine(paths).await
             && let Err(error) = left.kill().await
         {
             crate::log_line(&format!("a machine was left behind: {error}"));
+            return;
         }
+        Unfinished::forget(paths);
     }
 
     async fn attach_machine(paths: &ProfilePaths) -> Result<Option<Machine>, CommandError> {

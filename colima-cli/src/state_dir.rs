@@ -26,6 +26,9 @@ pub const LAYOUT_VERSION: u32 = 1;
 
 const VERSION_FILE: &str = "_version";
 
+/// `sun_path` of unix(7) has 108 bytes with its terminator, 104 on macOS.
+const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
 /// Directories that belong to the user alone.
 const OWNER_ONLY: u32 = 0o700;
 
@@ -70,6 +73,16 @@ pub enum StateDirError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// The directory lies so deep that its sockets have longer names than a client can use.
+    #[error(
+        "{} is too long for a socket: {} bytes, at most {LONGEST_SOCKET_PATH}",
+        path.display(),
+        path.as_os_str().len()
+    )]
+    TooLong {
+        /// The socket.
+        path: PathBuf,
     },
     /// The layout was written by a newer program.
     #[error(
@@ -210,7 +223,7 @@ pub struct ProfilePaths {
     pub record: PathBuf,
     /// Held by the profile's daemon as long as it lives.
     pub daemon_lock: PathBuf,
-    /// Held by a command that changes the profile.
+    /// Held by a command that starts the profile's daemon, or deletes the profile.
     pub command_lock: PathBuf,
     /// Where the daemon serves commands.
     pub control_socket: PathBuf,
@@ -226,10 +239,6 @@ pub struct ProfilePaths {
     pub previous_context: PathBuf,
     /// The daemon's log.
     pub daemon_log: PathBuf,
-    /// The machine's serial console.
-    pub serial_log: PathBuf,
-    /// What QEMU printed.
-    pub qemu_log: PathBuf,
     /// For colima-vm: sockets, per-boot files.
     pub machine_dir: PathBuf,
     /// Overlay over the image's system.
@@ -255,7 +264,7 @@ impl ProfilePaths {
             config_file: dir.join("colima.yaml"),
             record: dir.join("instance.json"),
             daemon_lock: dir.join("daemon.lock"),
-            command_lock: dir.join("command.lock"),
+            command_lock: root.join("_locks").join(format!("{name}.lock")),
             control_socket: dir.join("daemon.sock"),
             docker_socket: dir.join("docker.sock"),
             ssh_socket: dir.join("ssh.sock"),
@@ -263,8 +272,6 @@ impl ProfilePaths {
             ssh_known_hosts: dir.join("ssh_known_hosts"),
             previous_context: dir.join("docker_context.json"),
             daemon_log: dir.join("daemon.log"),
-            serial_log: dir.join("serial.log"),
-            qemu_log: dir.join("qemu.log"),
             machine_dir: dir.join("machine"),
             root_disk: dir.join("root.qcow2"),
             data_disk: data_dir.join("data.qcow2"),
@@ -282,8 +289,27 @@ impl ProfilePaths {
     ///
     /// See [`StateDirError`].
     pub fn prepare(&self) -> Result<(), StateDirError> {
-        for dir in [&self.dir, &self.machine_dir, &self.data_dir, &self.ssh_dir] {
+        self.check_length()?;
+        let locks = self.command_lock.parent().unwrap_or(&self.dir);
+        for dir in [
+            &self.dir,
+            &self.machine_dir,
+            &self.data_dir,
+            &self.ssh_dir,
+            locks,
+        ] {
             private_dir(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Clients cannot connect to a socket whose path is too long, docker's own among them.
+    fn check_length(&self) -> Result<(), StateDirError> {
+        let longest = &self.docker_socket;
+        if longest.as_os_str().len() > LONGEST_SOCKET_PATH {
+            return Err(StateDirError::TooLong {
+                path: longest.clone(),
+            });
         }
         Ok(())
     }
@@ -326,6 +352,13 @@ pub fn private_dir(path: &Path) -> Result<(), StateDirError> {
             path: path.to_owned(),
             owner: metadata.uid(),
             user,
+        });
+    }
+    // Shared on purpose, as /tmp is: closing it would take it away from everybody else.
+    if metadata.mode() & 0o1000 != 0 {
+        return Err(StateDirError::WritableByOthers {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
         });
     }
     if metadata.mode() & 0o077 != 0 {

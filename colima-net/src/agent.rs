@@ -199,9 +199,16 @@ impl<C: Connect> Agent<C> {
                 stdin_len,
             })
             .await?;
-        talk.write_all(&command.stdin).await?;
-        talk.flush().await?;
-        match read_reply(&mut talk).await? {
+        // A command that cannot be started does not read: its answer says why.
+        let mut fed = talk.write_all(&command.stdin).await;
+        if fed.is_ok() {
+            fed = talk.flush().await;
+        }
+        let reply = match (read_reply(&mut talk).await, fed) {
+            (Err(_), Err(error)) => return Err(error.into()),
+            (reply, _) => reply?,
+        };
+        match reply {
             Reply::Exited {
                 exit_code,
                 stdout_len,
@@ -259,14 +266,11 @@ where
     let limit = LONGEST_LINE as u64;
     talk.take(limit).read_until(b'\n', &mut line).await?;
     if line.last() != Some(&b'\n') {
-        let what = if line.len() as u64 == limit {
-            "a line is too long"
-        } else {
-            "it hung up"
-        };
-        return Err(AgentError::Protocol {
-            what: what.to_owned(),
-        });
+        if line.len() as u64 == limit {
+            let what = "a line is too long".to_owned();
+            return Err(AgentError::Protocol { what });
+        }
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     serde_json::from_slice(&line).map_err(|error| AgentError::Protocol {
         what: format!("an unknown reply ({error})"),

@@ -18,6 +18,7 @@ pub(super) fn run(context: &Context<'_>, verb: DaemonVerb) -> Result<ExitCode, C
     // Away from the terminal that happened to start it; fails when it leads a group, and then a
     // person runs it by hand and wants its Ctrl-C.
     let _ = rustix::process::setsid();
+    raise_descriptor_limit();
     context.state.prepare().map_err(state_error)?;
     context.paths.prepare().map_err(state_error)?;
     let failed = |error: &dyn std::error::Error| {
@@ -39,6 +40,18 @@ pub(super) fn run(context: &Context<'_>, verb: DaemonVerb) -> Result<ExitCode, C
     runtime.shutdown_background();
     served?;
     Ok(ExitCode::Ok)
+}
+
+/// Every relayed connection costs a descriptor or two, and the usual soft limit is 1,024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Without it accepting pauses earlier, that is all.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Tells whoever started us, and lets go of the pipe so that its other end is not kept.

@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use super::{Context, docker, say, state_error, stop};
+use colima_vm::machine::Machine;
+
+use super::{Context, client_error, say, state_error, stop};
 use crate::{
     args::DeleteArgs,
     command_error::{CommandError, ErrorKind},
@@ -37,7 +39,14 @@ pub(super) async fn run(
         StopManner::Orderly
     };
     stop::stop(context, manner).await?;
-    docker::withdraw(context);
+    let daemon = context.daemon()?;
+    // Nobody starts it while its files go.
+    let _alone = daemon.lock_spawning().await.map_err(client_error)?;
+    let runs = Machine::is_running(&paths.machine_dir).unwrap_or(true);
+    if runs || daemon.greets().await.map_err(client_error)? {
+        let what = format!("{name} was started again in the meantime");
+        return Err(CommandError::new(ErrorKind::Busy, what).hint("repeat: colima delete"));
+    }
     remove(&paths.dir)?;
     if args.data {
         remove(&paths.data_dir)?;

@@ -49,9 +49,15 @@ pub(super) fn withdraw(context: &Context<'_>) {
     let withdrawn = contexts(context).and_then(|contexts| {
         let name = context.profile.instance();
         let restored = contexts
-            .deactivate(&name, &context.paths.previous_context)
+            .deactivate(
+                &name,
+                &context.paths.docker_socket,
+                &context.paths.previous_context,
+            )
             .map_err(failed)?;
-        contexts.remove(&name).map_err(failed)?;
+        contexts
+            .remove(&name, &context.paths.docker_socket)
+            .map_err(failed)?;
         Ok(restored)
     });
     match withdrawn {

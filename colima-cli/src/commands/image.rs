@@ -13,7 +13,7 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     control::Stage,
     exit_code::ExitCode,
-    instance::{InstanceRecord, build_image, image_builder, image_failure},
+    instance::{base_of, build_image, image_builder, image_failure},
 };
 
 pub(super) async fn run(context: &Context<'_>, args: &ImageArgs) -> Result<ExitCode, CommandError> {
@@ -31,7 +31,7 @@ pub(super) async fn run(context: &Context<'_>, args: &ImageArgs) -> Result<ExitC
         }
         ImageVerb::List { json } => list(&store, *json),
         ImageVerb::Verify { id } => verify(&store, id.as_deref()),
-        ImageVerb::Rm { id } => remove(context, &store, id),
+        ImageVerb::Rm { id } => remove(context, &store, id).await,
     }
 }
 
@@ -126,7 +126,7 @@ fn verify(store: &ImageStore, id: Option<&str>) -> Result<ExitCode, CommandError
     };
     for id in ids {
         store
-            .verify(host_arch()?, &id)
+            .verify(find(store, &id)?.manifest.arch, &id)
             .map_err(|error| image_failure(&error))?;
         print(format!("{id}: every file is as its manifest lists it\n"))?;
     }
@@ -141,12 +141,17 @@ fn all_ids(store: &ImageStore) -> Result<Vec<ImageId>, CommandError> {
 }
 
 /// Refuses while a profile's root disk lies over the image: without it that disk is lost.
-fn remove(context: &Context<'_>, store: &ImageStore, id: &str) -> Result<ExitCode, CommandError> {
+async fn remove(
+    context: &Context<'_>,
+    store: &ImageStore,
+    id: &str,
+) -> Result<ExitCode, CommandError> {
     let id = parse_id(id)?;
+    let image = find(store, &id)?;
     for profile in context.state.profiles().map_err(state_error)? {
         let paths = context.state.profile(&profile);
-        let record = InstanceRecord::find(&paths.record)?;
-        if paths.root_disk.exists() && record.is_some_and(|record| record.image == id) {
+        let base = base_of(&paths.root_disk).await?;
+        if base.is_some_and(|base| base == image.root_disk()) {
             let what = format!("profile {profile} uses the image {id}");
             return Err(CommandError::new(ErrorKind::Busy, what).hint(format!(
                 "delete the profile first, its containers and images are kept: colima delete {profile}"
@@ -154,9 +159,19 @@ fn remove(context: &Context<'_>, store: &ImageStore, id: &str) -> Result<ExitCod
         }
     }
     store
-        .remove(host_arch()?, &id)
+        .remove(image.manifest.arch, &id)
         .map_err(|error| image_failure(&error))?;
     Ok(ExitCode::Ok)
+}
+
+/// The image of that name, of whichever architecture.
+fn find(store: &ImageStore, id: &ImageId) -> Result<Image, CommandError> {
+    let images = store.list().map_err(|error| image_failure(&error))?;
+    let mut whole = images.into_iter().flatten();
+    whole.find(|image| image.manifest.id == *id).ok_or_else(|| {
+        CommandError::new(ErrorKind::Failure, format!("there is no image {id}"))
+            .hint("the images there are: colima image list")
+    })
 }
 
 fn parse_id(id: &str) -> Result<ImageId, CommandError> {

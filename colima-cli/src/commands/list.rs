@@ -35,9 +35,14 @@ pub(super) async fn run(
     for (context, probe) in contexts.iter().zip(probes) {
         // A record that cannot be read is `status`'s to complain about.
         let last = InstanceRecord::find(&context.paths.record).unwrap_or_default();
+        // One that does not answer hides no other.
+        let probe = probe.unwrap_or_else(|why| {
+            say(&format!("{}: {why}", context.profile));
+            Probe::Stranded { why }
+        });
         entries.push(status::entry(
             context.profile.as_str(),
-            &probe?,
+            &probe,
             last.as_ref(),
         ));
     }

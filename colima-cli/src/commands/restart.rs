@@ -4,7 +4,7 @@ use colima_core::config::Settings;
 
 use super::{Context, start, stop};
 use crate::{
-    args::RestartArgs,
+    args::{Activation, RestartArgs},
     command_error::{CommandError, ErrorKind},
     exit_code::ExitCode,
 };
@@ -19,8 +19,10 @@ pub(super) async fn run(
             .hint("the profiles there are: colima list"));
     }
     // Before anything is stopped: what cannot be started again is better left running.
-    let config = start::configure(context, &Settings::default(), start::Save::OnlyIfNew)?;
+    let config = start::configure(context, &Settings::default(), start::Save::OnlyIfNew).await?;
+    let assembly = start::prepare(context, &config)?;
     stop::stop(context, stop::manner(args.force)).await?;
-    start::start(context, &config).await?;
+    let activation = Activation::from(config.auto_activate.value);
+    start::start(context, assembly, activation).await?;
     Ok(ExitCode::Ok)
 }

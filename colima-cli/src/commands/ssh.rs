@@ -16,7 +16,7 @@ pub(super) async fn run(context: &Context<'_>, args: &SshArgs) -> Result<ExitCod
         .ask_if_running(&Request::Hello)
         .await?
         .ok_or_else(|| context.not_running())?;
-    match talk.next().await.map_err(super::client_error)? {
+    match talk.answer().await.map_err(super::client_error)? {
         Reply::Hello { .. } => {}
         other => return Err(unexpected(&other)),
     }

@@ -2,8 +2,9 @@
 
 use std::{fs, io};
 
+use colima_core::boot::Runtime;
 use colima_core::config::{
-    Config, ConfigFile, InvalidConfig, ParseConfigError, Settings, TEMPLATE, write_back,
+    Config, ConfigFile, InvalidConfig, Origin, ParseConfigError, Settings, TEMPLATE, write_back,
 };
 
 use super::{Context, client_error, docker, follow, say, signals, state_error, stop, unexpected};
@@ -13,6 +14,7 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     control::{Reply, Request, Started, StopManner},
     exit_code::ExitCode,
+    instance::Instance,
     state_dir::write_private,
 };
 
@@ -24,15 +26,39 @@ pub(super) async fn run(context: &Context<'_>, args: &StartArgs) -> Result<ExitC
         true => Save::WriteBack,
         false => Save::OnlyIfNew,
     };
-    let config = configure(context, &args.settings(), save)?;
-    start(context, &config).await?;
+    let config = configure(context, &args.settings(), save).await?;
+    let assembly = prepare(context, &config)?;
+    start(
+        context,
+        assembly,
+        Activation::from(config.auto_activate.value),
+    )
+    .await?;
     if args.foreground {
-        let mut signals = signals()?;
-        say("in the foreground: Ctrl-C stops the machine");
-        signals.next().await;
-        stop::stop(context, StopManner::Orderly).await?;
+        stay(context).await?;
     }
     Ok(ExitCode::Ok)
+}
+
+/// Waits for Ctrl-C and stops the machine, or for whatever else ends it.
+async fn stay(context: &Context<'_>) -> Result<(), CommandError> {
+    let mut signals = signals()?;
+    say("in the foreground: Ctrl-C stops the machine");
+    let ended = async {
+        if let Some(mut talk) = context.ask_if_running(&Request::AwaitEnd).await? {
+            talk.next().await.map_err(client_error)?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        () = signals.next() => {}
+        ended = ended => {
+            ended?;
+            say("the machine ended");
+        }
+    }
+    stop::stop(context, StopManner::Orderly).await?;
+    Ok(())
 }
 
 /// Whether what was typed goes into a `colima.yaml` that exists.
@@ -44,15 +70,25 @@ pub(super) enum Save {
     OnlyIfNew,
 }
 
-/// Starts the instance that `config` describes and shows how it goes.
-pub(super) async fn start(context: &Context<'_>, config: &Config) -> Result<(), CommandError> {
-    let Assembly { spec, boot } = assemble(
+/// Finds everything that a start of `config` needs, and changes nothing that runs.
+pub(super) fn prepare(context: &Context<'_>, config: &Config) -> Result<Assembly, CommandError> {
+    assemble(
         config,
         &context.profile,
         &context.state,
         &context.paths,
         context.environment,
-    )?;
+    )
+}
+
+/// Starts what was prepared and shows how it goes.
+pub(super) async fn start(
+    context: &Context<'_>,
+    assembly: Assembly,
+    activation: Activation,
+) -> Result<(), CommandError> {
+    let Assembly { spec, boot } = assembly;
+    let runtime = spec.runtime;
     let mut progress = context.progress();
     let request = Request::Start {
         spec: Box::new(spec),
@@ -68,8 +104,8 @@ pub(super) async fn start(context: &Context<'_>, config: &Config) -> Result<(), 
         other => return Err(unexpected(&other)),
     };
     drop(talk);
-    if config.runtime.value == colima_core::boot::Runtime::Docker {
-        docker::publish(context, Activation::from(config.auto_activate.value));
+    if runtime == Runtime::Docker {
+        docker::publish(context, activation);
     }
     let name = context.profile.display_name();
     match started {
@@ -88,7 +124,7 @@ pub(super) async fn start(context: &Context<'_>, config: &Config) -> Result<(), 
 }
 
 /// Reads what the profile wants, merges what was typed, and writes that back.
-pub(super) fn configure(
+pub(super) async fn configure(
     context: &Context<'_>,
     typed: &Settings,
     save: Save,
@@ -111,6 +147,9 @@ pub(super) fn configure(
     }
     let config = Config::merge(typed, &file.settings).map_err(|error| invalid(&error))?;
     // Nothing is written before everything is known to be right.
+    if config.disk.origin == Origin::Flag {
+        Instance::refuse_shrink(&context.paths, config.disk.value).await?;
+    }
     context.state.prepare().map_err(state_error)?;
     context.paths.prepare().map_err(state_error)?;
     let written = text.as_deref().unwrap_or(TEMPLATE);

@@ -9,7 +9,7 @@ use colima_core::{
 use super::{Context, client_error, print, unexpected};
 use crate::{
     args::StatusArgs,
-    command_error::{CommandError, ErrorKind},
+    command_error::{CommandError, ErrorKind, naming},
     control::{Reply, Request, client::Conversation},
     exit_code::ExitCode,
     instance::{InstanceRecord, Probe},
@@ -26,6 +26,7 @@ pub(super) async fn run(
     };
     let Probe::Running { record, problems } = probe else {
         return Err(match probe {
+            Probe::Stranded { why } => why,
             Probe::Starting => CommandError::new(
                 ErrorKind::NotRunning,
                 format!("{} is starting", context.profile.display_name()),
@@ -41,7 +42,10 @@ pub(super) async fn run(
     let report = StatusReport {
         display_name: context.profile.display_name(),
         state: state_of(&problems),
-        problems,
+        problems: problems
+            .iter()
+            .map(|problem| naming(problem, &context.profile))
+            .collect(),
         driver: "QEMU".to_owned(),
         accelerator: Some(record.accelerator.clone()),
         arch: spec.arch,
@@ -69,7 +73,7 @@ pub(super) async fn run(
 
 /// The probe that a daemon answers with.
 pub(super) async fn answer(talk: &mut Conversation) -> Result<Probe, CommandError> {
-    match talk.next().await.map_err(client_error)? {
+    match talk.answer().await.map_err(client_error)? {
         Reply::Status(probe) => Ok(*probe),
         other => Err(unexpected(&other)),
     }
@@ -89,6 +93,7 @@ pub(super) fn entry(name: &str, probe: &Probe, last: Option<&InstanceRecord>) ->
         Probe::Stopped => (State::Stopped, last),
         Probe::Starting => (State::Starting, last),
         Probe::Stopping => (State::Stopping, last),
+        Probe::Stranded { .. } => (State::Broken, last),
         Probe::Running { record, problems } => (state_of(problems), Some(&**record)),
     };
     let spec = record.map(|record| &record.spec);

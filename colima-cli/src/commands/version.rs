@@ -14,7 +14,7 @@ use crate::{
 pub(super) async fn run(context: &Context<'_>) -> Result<ExitCode, CommandError> {
     let mut text = format!("colima version {}\n", env!("CARGO_PKG_VERSION"));
     if let Some(mut talk) = context.ask_if_running(&Request::Status).await?
-        && let Ok(Reply::Status(probe)) = talk.next().await
+        && let Ok(Reply::Status(probe)) = talk.answer().await
         && let Probe::Running { record, .. } = *probe
     {
         let spec = &record.spec;

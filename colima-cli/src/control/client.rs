@@ -3,14 +3,17 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::PathBuf,
     process::{Command, Stdio},
 };
 
-use tokio::{io::BufReader, net::UnixStream};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::UnixStream,
+};
 
-use super::{Reply, Request, VERSION, Withdraw, receive, send};
+use super::{Reply, Request, VERSION, send};
 
 /// Where a profile's daemon is found, and how it is started.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub struct DaemonFiles {
     pub spawn_lock: PathBuf,
     /// Where it writes.
     pub log: PathBuf,
+    /// The state directory, told to the daemon: it works in another directory than we do.
+    pub home: PathBuf,
     /// This program.
     pub program: PathBuf,
     /// Arguments that make it this profile's daemon.
@@ -50,16 +55,22 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The daemon ended before it listened.
-    #[error("the daemon ended before it was ready, see {}: {last}", log.display())]
+    #[error("the daemon ended before it was ready, see {}: {said}", log.display())]
     EndedEarly {
         /// Its log.
         log: PathBuf,
-        /// Its last line there.
-        last: String,
+        /// What it wrote there.
+        said: String,
     },
     /// The conversation broke off.
     #[error("the daemon hung up, see {}", log.display())]
     HungUp {
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The daemon took the question and does not answer.
+    #[error("the daemon does not respond, see {}", log.display())]
+    Silent {
         /// Its log.
         log: PathBuf,
     },
@@ -72,10 +83,17 @@ pub enum ClientError {
     },
 }
 
+/// How long a daemon may take for what it answers at once.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A log longer than this is begun anew, in bytes; its predecessor is kept beside it.
+const LONGEST_LOG: u64 = 512 * 1024;
+
 /// A request under way. Dropping it withdraws the request.
 #[derive(Debug)]
 pub struct Conversation {
     stream: BufReader<UnixStream>,
+    line: Vec<u8>,
     log: PathBuf,
 }
 
@@ -86,7 +104,7 @@ impl Conversation {
     ///
     /// [`ClientError::Conversation`] when the daemon is gone.
     pub async fn withdraw(&mut self) -> Result<(), ClientError> {
-        let sent = send(&mut self.stream, &Withdraw).await;
+        let sent = send(&mut self.stream, &Request::Withdraw).await;
         sent.map_err(|source| ClientError::Conversation { source })
     }
 
@@ -96,13 +114,37 @@ impl Conversation {
     ///
     /// [`ClientError::HungUp`] when the daemon died: what it was asked may or may not have happened,
     /// and asking again is always right.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a line that came in part is kept for the next call.
     pub async fn next(&mut self) -> Result<Reply, ClientError> {
-        match receive(&mut self.stream).await {
-            Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(ClientError::HungUp {
+        let failed = |source| ClientError::Conversation { source };
+        self.stream
+            .read_until(b'\n', &mut self.line)
+            .await
+            .map_err(failed)?;
+        if self.line.last() != Some(&b'\n') {
+            return Err(ClientError::HungUp {
+                log: self.log.clone(),
+            });
+        }
+        let reply = serde_json::from_slice(&self.line).map_err(|error| failed(error.into()))?;
+        self.line.clear();
+        Ok(reply)
+    }
+
+    /// The only reply of a request that is answered at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Silent`] when it does not come within five seconds.
+    pub async fn answer(&mut self) -> Result<Reply, ClientError> {
+        match tokio::time::timeout(PATIENCE, self.next()).await {
+            Ok(reply) => reply,
+            Err(_) => Err(ClientError::Silent {
                 log: self.log.clone(),
             }),
-            Err(source) => Err(ClientError::Conversation { source }),
         }
     }
 }
@@ -121,6 +163,7 @@ impl DaemonFiles {
         match send(&mut stream, request).await {
             Ok(()) => Ok(Some(Conversation {
                 stream,
+                line: Vec::new(),
                 log: self.log.clone(),
             })),
             // It was just leaving.
@@ -140,6 +183,11 @@ impl DaemonFiles {
         if !self.greets().await? {
             self.spawn().await?;
         }
+        if let Some(talk) = self.ask_living(request).await? {
+            return Ok(talk);
+        }
+        // It had nothing to do and left between its greeting and our question.
+        self.spawn().await?;
         self.ask_living(request)
             .await?
             .ok_or_else(|| ClientError::HungUp {
@@ -148,19 +196,20 @@ impl DaemonFiles {
     }
 
     /// Whether a daemon of our version listens; one of another version is sent away first.
-    async fn greets(&self) -> Result<bool, ClientError> {
+    pub(crate) async fn greets(&self) -> Result<bool, ClientError> {
         let Some(mut talk) = self.ask_living(&Request::Hello).await? else {
             return Ok(false);
         };
-        match talk.next().await {
+        match talk.answer().await {
             Ok(Reply::Hello {
                 version: VERSION, ..
             }) => Ok(true),
             // It was leaving, and has left when the connection is closed.
             Err(ClientError::HungUp { .. }) => Ok(false),
+            Err(error @ ClientError::Silent { .. }) => Err(error),
             Ok(_) | Err(_) => {
                 if let Some(mut talk) = self.ask_living(&Request::Retire).await? {
-                    while talk.next().await.is_ok() {}
+                    while talk.answer().await.is_ok() {}
                 }
                 Ok(false)
             }
@@ -180,9 +229,16 @@ impl DaemonFiles {
         }
     }
 
-    async fn lock_spawning(&self) -> Result<File, ClientError> {
+    /// Keeps everybody else from starting the daemon while the file is held.
+    pub(crate) async fn lock_spawning(&self) -> Result<File, ClientError> {
         let path = self.spawn_lock.clone();
         let locked = tokio::task::spawn_blocking(move || {
+            if let Some(directory) = path.parent() {
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(directory)?;
+            }
             let file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -208,6 +264,7 @@ impl DaemonFiles {
             path: self.log.clone(),
             source,
         };
+        let begins = self.rotate_log();
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -216,6 +273,9 @@ impl DaemonFiles {
             .map_err(file_error)?;
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
+            // Nothing is kept busy that the user may want to unmount.
+            .current_dir("/")
+            .env("COLIMA_HOME", &self.home)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -224,7 +284,10 @@ impl DaemonFiles {
                 program: self.program.clone(),
                 source,
             })?;
-        let mut said = child.stdout.take().ok_or_else(|| self.ended_early())?;
+        let mut said = child
+            .stdout
+            .take()
+            .ok_or_else(|| self.ended_early(begins))?;
         // One byte says that it listens; the end of the stream, that it will not.
         let listening = tokio::task::spawn_blocking(move || {
             let mut byte = [0];
@@ -235,17 +298,34 @@ impl DaemonFiles {
             _ => {
                 // It has closed its output, so it is ending: this does not block for long.
                 let _ = tokio::task::spawn_blocking(move || child.wait()).await;
-                Err(self.ended_early())
+                Err(self.ended_early(begins))
             }
         }
     }
 
-    fn ended_early(&self) -> ClientError {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let last = text.lines().last().unwrap_or("it said nothing").to_owned();
+    /// Makes room in the log and returns where the next daemon's lines begin.
+    fn rotate_log(&self) -> u64 {
+        let length = fs::metadata(&self.log).map_or(0, |metadata| metadata.len());
+        let mut old = self.log.clone().into_os_string();
+        old.push(".1");
+        if length > LONGEST_LOG && fs::rename(&self.log, old).is_ok() {
+            return 0;
+        }
+        length
+    }
+
+    fn ended_early(&self, begins: u64) -> ClientError {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let begins = usize::try_from(begins).unwrap_or(usize::MAX);
+        let said = String::from_utf8_lossy(log.get(begins..).unwrap_or_default()).into_owned();
+        let said: Vec<&str> = said.lines().collect();
         ClientError::EndedEarly {
             log: self.log.clone(),
-            last,
+            said: if said.is_empty() {
+                "it said nothing".to_owned()
+            } else {
+                said.join("; ")
+            },
         }
     }
 }

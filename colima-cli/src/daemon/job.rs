@@ -1,6 +1,6 @@
 //! A start or stop under way, followed by any number of clients.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -18,20 +18,28 @@ struct Log {
     outcome: Option<Result<Reply, CommandError>>,
 }
 
+/// Who waits for the work.
+#[derive(Clone, Copy, Debug)]
+struct Audience {
+    followers: usize,
+    abandoned: bool,
+}
+
 /// Work that clients follow from its beginning, whenever they come.
 #[derive(Debug)]
 pub(super) struct Job {
     log: watch::Sender<Log>,
-    followers: AtomicUsize,
-    abandoned: watch::Sender<bool>,
+    audience: watch::Sender<Audience>,
 }
 
 impl Job {
     pub(super) fn new() -> Self {
         Self {
             log: watch::Sender::new(Log::default()),
-            followers: AtomicUsize::new(0),
-            abandoned: watch::Sender::new(false),
+            audience: watch::Sender::new(Audience {
+                followers: 0,
+                abandoned: false,
+            }),
         }
     }
 
@@ -51,21 +59,22 @@ impl Job {
 
     /// Gives the work up, whoever still follows it.
     pub(super) fn abandon(&self) {
-        self.abandoned.send_replace(true);
+        self.audience
+            .send_modify(|audience| audience.abandoned = true);
     }
 
     /// Resolves when nobody wants the work's result any more.
     pub(super) async fn is_abandoned(&self) {
         // The sender lives in `self`, so the wait ends only with the value.
         let _ = self
-            .abandoned
+            .audience
             .subscribe()
-            .wait_for(|abandoned| *abandoned)
+            .wait_for(|audience| audience.abandoned)
             .await;
     }
 
     pub(super) fn was_abandoned(&self) -> bool {
-        *self.abandoned.borrow()
+        self.audience.borrow().abandoned
     }
 
     /// Resolves with the outcome.
@@ -75,22 +84,28 @@ impl Job {
         done.ok().and_then(|log| log.outcome.clone())
     }
 
-    /// Joins the followers; the last one to drop its [`Follower`] before the end abandons the work.
-    pub(super) fn follow(self: &std::sync::Arc<Self>) -> Follower {
-        self.followers.fetch_add(1, Ordering::AcqRel);
-        Follower {
+    /// Joins the followers, unless the work is given up already. The last one to drop its [`Follower`]
+    /// before the end abandons the work.
+    pub(super) fn follow(self: &Arc<Self>) -> Option<Follower> {
+        let joined = self.audience.send_if_modified(|audience| {
+            if !audience.abandoned {
+                audience.followers += 1;
+            }
+            !audience.abandoned
+        });
+        joined.then(|| Follower {
             log: self.log.subscribe(),
             job: self.clone(),
             told: 0,
             detail: None,
-        }
+        })
     }
 }
 
 /// One client's place in the log of a [`Job`].
 #[derive(Debug)]
 pub(super) struct Follower {
-    job: std::sync::Arc<Job>,
+    job: Arc<Job>,
     log: watch::Receiver<Log>,
     told: usize,
     detail: Option<String>,
@@ -98,7 +113,7 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Gives the place up and returns the work, which is abandoned if this was the last follower.
-    pub(super) fn leave(self) -> std::sync::Arc<Job> {
+    pub(super) fn leave(self) -> Arc<Job> {
         self.job.clone()
     }
 
@@ -137,10 +152,11 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let last = self.job.followers.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && self.log.borrow().outcome.is_none() {
-            self.job.abandon();
-        }
+        let under_way = self.log.borrow().outcome.is_none();
+        self.job.audience.send_modify(|audience| {
+            audience.followers -= 1;
+            audience.abandoned |= audience.followers == 0 && under_way;
+        });
     }
 }
 
@@ -153,8 +169,6 @@ pub(super) enum Progress {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn begin(name: &str) -> Stage {
@@ -166,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_follower_hears_everything_once() {
         let job = Arc::new(Job::new());
-        let mut early = job.follow();
+        let mut early = job.follow().unwrap();
         job.tell(begin("one"));
         assert_eq!(early.next().await.0.len(), 1);
         job.tell(Stage::Detail { text: "1 %".into() });
@@ -175,27 +189,28 @@ mod tests {
         job.finish(Ok(Reply::Retired));
         let (news, progress) = early.next().await;
         assert_eq!((news.len(), progress), (2, Progress::Finished));
-        let (news, progress) = job.follow().next().await;
+        let (news, progress) = job.follow().unwrap().next().await;
         assert_eq!((news.len(), progress), (3, Progress::Finished));
     }
 
     #[tokio::test]
     async fn the_last_follower_takes_the_work_with_it() {
         let job = Arc::new(Job::new());
-        let (first, second) = (job.follow(), job.follow());
+        let (first, second) = (job.follow().unwrap(), job.follow().unwrap());
         drop(first);
-        assert!(!*job.abandoned.borrow());
+        assert!(!job.was_abandoned());
         drop(second);
         job.is_abandoned().await;
+        assert!(job.follow().is_none());
     }
 
     #[tokio::test]
     async fn finished_work_cannot_be_abandoned() {
         let job = Arc::new(Job::new());
-        let only = job.follow();
+        let only = job.follow().unwrap();
         job.finish(Ok(Reply::Retired));
         drop(only);
-        assert!(!*job.abandoned.borrow());
+        assert!(!job.was_abandoned());
         assert!(matches!(job.finished().await, Some(Ok(Reply::Retired))));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use colima_net::agent::AgentError;
 use colima_vm::{disk, image, machine};
 
 use crate::command_error::{CommandError, ErrorKind};
@@ -35,20 +36,101 @@ pub(super) fn machine(error: &machine::Error) -> CommandError {
         machine::Error::InvalidSpec { .. } => (ErrorKind::Usage, None),
         _ => (ErrorKind::Failure, None),
     };
-    told("the virtual machine failed", kind, hint, error)
+    let failure = match error {
+        machine::Error::NotReady {
+            step,
+            reason,
+            evidence,
+        } => {
+            let failure = CommandError::new(kind, "the virtual machine did not become ready")
+                .because(format!("{step}: {reason}"));
+            with_evidence(with_detail(failure, reason), evidence)
+        }
+        machine::Error::Launch {
+            limit,
+            evidence,
+            source,
+        } => {
+            let failure = CommandError::new(kind, format!("QEMU did not come up within {limit:?}"))
+                .caused_by(source);
+            with_evidence(failure, evidence)
+        }
+        other => CommandError::new(kind, "the virtual machine failed").caused_by(other),
+    };
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
-/// A failure of a disk.
-pub(super) fn disk(error: &disk::Error) -> CommandError {
+/// The lines that the guest's agent sent along with its reason.
+fn with_detail(failure: CommandError, reason: &machine::Reason) -> CommandError {
+    let machine::Reason::Custom(error) = reason else {
+        return failure;
+    };
+    let Some(AgentError::Failed { detail, .. }) = error.downcast_ref() else {
+        return failure;
+    };
+    let last = &detail[detail.len().saturating_sub(20)..];
+    last.iter().fold(failure, |failure, line| {
+        failure.because(format!("guest: {line}"))
+    })
+}
+
+fn with_evidence(failure: CommandError, evidence: &machine::Evidence) -> CommandError {
+    let console = evidence
+        .console
+        .iter()
+        .map(|line| format!("console: {line}"));
+    let qemu = evidence.qemu.iter().map(|line| format!("QEMU: {line}"));
+    console.chain(qemu).fold(failure, CommandError::because)
+}
+
+/// A machine runs where one was to be started.
+pub(super) fn occupied(directory: &std::path::Path) -> CommandError {
+    machine(&machine::Error::AlreadyRunning {
+        directory: directory.to_owned(),
+        pid: None,
+    })
+}
+
+/// The image below a root disk is not in the store any more.
+pub(super) fn base_gone(root: &std::path::Path, base: &std::path::Path) -> CommandError {
+    let what = format!("the image below {} is gone", root.display());
+    CommandError::new(ErrorKind::Failure, what)
+        .because(format!("there is no {} in the store", base.display()))
+        .hint(FRESH_ROOT)
+}
+
+const FRESH_ROOT: &str =
+    "begin with a fresh root disk, containers and images are kept: colima delete";
+
+/// A failure of the disk that an update throws away.
+pub(super) fn root_disk(error: &disk::Error) -> CommandError {
+    let failure = disk(error);
+    match error {
+        disk::Error::OtherBase { .. }
+        | disk::Error::Refused { .. }
+        | disk::Error::Corrupt { .. } => failure.hint(FRESH_ROOT),
+        _ => failure,
+    }
+}
+
+/// A failure of the disk that survives.
+pub(super) fn data_disk(error: &disk::Error) -> CommandError {
+    let failure = disk(error);
+    match error {
+        disk::Error::WouldShrink { .. } => CommandError {
+            kind: ErrorKind::Usage,
+            ..failure
+        }
+        .hint("give the size it has or a larger one, or begin anew: colima delete --data"),
+        _ => failure,
+    }
+}
+
+fn disk(error: &disk::Error) -> CommandError {
     let (kind, hint) = match error {
-        disk::Error::WouldShrink { .. } => (
-            ErrorKind::Usage,
-            Some("give the size it has or a larger one, or begin anew: colima delete --data"),
-        ),
-        disk::Error::OtherBase { .. } => (
-            ErrorKind::Failure,
-            Some("begin with a fresh root disk, containers and images are kept: colima delete"),
-        ),
         disk::Error::Tool(qemu_img_wrapper::Error::NotInstalled { .. }) => (
             ErrorKind::MissingDependency,
             Some("install the package qemu-utils"),

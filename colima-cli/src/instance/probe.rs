@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{Instance, InstanceRecord};
+use crate::command_error::CommandError;
 
 /// Each part gets this long to answer; they are asked at once.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -26,6 +27,11 @@ pub enum Probe {
     Starting,
     /// A stop is under way.
     Stopping,
+    /// A machine runs and cannot be used.
+    Stranded {
+        /// Why.
+        why: CommandError,
+    },
     /// The machine runs.
     Running {
         /// What was started.

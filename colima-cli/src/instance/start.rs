@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use colima_core::{Arch, Bytes, boot::BootConfig};
+use colima_core::{Bytes, boot::BootConfig};
 use colima_net::{
     agent::{Agent, AgentError},
     mux::Mux,
 };
 use colima_vm::{
     disk,
-    image::{BuildEvent, Builder, GuestParts, Image, ImageStore, PackageLock, boot_archive},
+    image::{GuestParts, Image, boot_archive},
     machine::{
         Accelerator, Machine, OnDrop, Qemu, Readiness,
         accelerator::{self, Verdict},
@@ -18,12 +18,10 @@ use colima_vm::{
 use qemu_img_wrapper::QemuImg;
 
 use super::{
-    DataDisk, Images, Instance, InstanceRecord, InstanceSpec, failure, mux, relays::Relays,
+    DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, mux,
+    relays::Relays, unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
-
-/// Whoever watches a start.
-pub(crate) type Watcher<'a> = &'a (dyn Fn(Stage) + Send + Sync);
 
 /// Until the agent answers. An emulated guest on a busy host is slow; one that hangs is rare.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -54,6 +52,9 @@ impl Instance {
                 name: name.to_owned(),
             })
         };
+        if Machine::is_running(&paths.machine_dir).map_err(|error| failure::machine(&error))? {
+            return Err(failure::occupied(&paths.machine_dir));
+        }
         begin("preparing the image");
         let image = ensure_image(paths, &spec, watch).await?;
         begin("preparing the disks");
@@ -81,6 +82,7 @@ impl Instance {
             data_disk: paths.data_disk.clone(),
         });
         let qemu = Qemu::new(&spec.tools.qemu, verdict.accelerator);
+        let unfinished = Unfinished::begin(paths)?;
         let machine = Machine::launch(&machine_spec, &qemu, &paths.machine_dir)
             .await
             .map_err(|error| failure::machine(&error))?;
@@ -102,6 +104,7 @@ impl Instance {
             versions,
         };
         record.write(&paths.record)?;
+        unfinished.end()?;
         machine.set_on_drop(OnDrop::Detach);
         Ok(Self {
             paths: paths.clone(),
@@ -111,95 +114,32 @@ impl Instance {
             relays,
         })
     }
-}
 
-/// The builder of images for guests of `arch`.
-pub(crate) fn builder(arch: Arch, images: &Images) -> Builder {
-    let env = images.download_env.iter();
-    Builder {
-        env: env
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
-        ..Builder::new(arch, &images.packages)
-    }
-}
-
-/// The image that the profile's root disk lies over, else the newest one, else a new one.
-async fn ensure_image(
-    paths: &ProfilePaths,
-    spec: &InstanceSpec,
-    watch: Watcher<'_>,
-) -> Result<Image, CommandError> {
-    let store = ImageStore::new(&spec.images.store);
-    let get = |id| {
-        store
-            .get(spec.arch, id)
-            .map_err(|error| failure::image(&error))
-    };
-    if let Some(id) = &spec.images.id {
-        return get(id);
-    }
-    if paths.root_disk.exists()
-        && let Some(record) = InstanceRecord::find(&paths.record)?
-    {
-        return get(&record.image).map_err(|error| {
-            error
-                .hint("begin with a fresh root disk, containers and images are kept: colima delete")
-        });
-    }
-    match store
-        .newest(spec.arch)
-        .map_err(|error| failure::image(&error))?
-    {
-        Some(image) => Ok(image),
-        None => build_image(&builder(spec.arch, &spec.images), &store, None, watch).await,
-    }
-}
-
-/// Builds an image from `lock`, or from the newest packages.
-pub(crate) async fn build_image(
-    builder: &Builder,
-    store: &ImageStore,
-    lock: Option<PackageLock>,
-    watch: Watcher<'_>,
-) -> Result<Image, CommandError> {
-    let (events, mut news) = tokio::sync::mpsc::unbounded_channel();
-    let building = async {
-        let lock = match lock {
-            Some(lock) => lock,
-            None => {
-                builder
-                    .resolve(now().as_secs(), &events, std::future::pending())
-                    .await?
-            }
-        };
-        builder
-            .build(store, &lock, &events, std::future::pending())
-            .await
-    };
-    tokio::pin!(building);
-    let mut at = None;
-    loop {
-        tokio::select! {
-            built = &mut building => return built.map_err(|error| failure::image(&error)),
-            // The sender lives as long as the build.
-            Some(BuildEvent { step, fraction, .. }) = news.recv() => {
-                if at.replace(step) != Some(step) {
-                    watch(Stage::Begin { name: format!("image: {step}") });
-                }
-                if let Some(done) = fraction {
-                    watch(Stage::Detail { text: format!("{:.0} %", f64::from(done) * 100.0) });
-                }
-            }
+    /// Refuses a data disk that is smaller than the one there is, before a start changes anything.
+    ///
+    /// # Errors
+    ///
+    /// The disk would shrink, or cannot be read.
+    pub(crate) async fn refuse_shrink(
+        paths: &ProfilePaths,
+        wanted: Bytes,
+    ) -> Result<(), CommandError> {
+        let path = &paths.data_disk;
+        if !path.exists() {
+            return Ok(());
         }
+        let current = disk::virtual_size(path)
+            .await
+            .map_err(|error| failure::data_disk(&error))?;
+        if wanted >= current {
+            return Ok(());
+        }
+        Err(failure::data_disk(&disk::Error::WouldShrink {
+            path: path.clone(),
+            current,
+            wanted,
+        }))
     }
-}
-
-/// Time since the Unix epoch; a clock before it counts as the epoch.
-fn now() -> Duration {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 /// Makes what is missing, grows what is too small; returns the size of the data disk.
@@ -208,16 +148,20 @@ async fn ensure_disks(
     spec: &InstanceSpec,
     image: &Image,
 ) -> Result<Bytes, CommandError> {
-    let failed = |error| failure::disk(&error);
     let qemu_img = QemuImg::at(&spec.tools.qemu_img);
-    let _ = disk::ensure_overlay(
-        &qemu_img,
-        &image.root_disk(),
-        &paths.root_disk,
-        spec.root_disk,
-    )
-    .await
-    .map_err(failed)?;
+    let root_failed = |error| failure::root_disk(&error);
+    // Never smaller than it is: its size was nobody's promise, so there is nothing to refuse.
+    let root_size = match paths.root_disk.exists() {
+        true => disk::virtual_size(&paths.root_disk)
+            .await
+            .map_err(root_failed)?
+            .max(spec.root_disk),
+        false => spec.root_disk,
+    };
+    let _ = disk::ensure_overlay(&qemu_img, &image.root_disk(), &paths.root_disk, root_size)
+        .await
+        .map_err(root_failed)?;
+    let failed = |error| failure::data_disk(&error);
     let wanted = match spec.data_disk {
         DataDisk::AtLeast(size) if paths.data_disk.exists() => disk::virtual_size(&paths.data_disk)
             .await
@@ -316,7 +260,14 @@ async fn wait_for_runtime(
     let agent = agent.clone();
     let ready = async move {
         // The receivers live as long as the wait below.
-        let versions = agent.wait_ready(|stage| drop(stages.send(stage))).await?;
+        // Asked anew when the link broke: a guest that is busy starting daemons may be silent for so long
+        // that it is taken for dead, and tells all stages again.
+        let versions = loop {
+            match agent.wait_ready(|stage| drop(stages.send(stage))).await {
+                Err(AgentError::Link { .. }) => {}
+                ended => break ended?,
+            }
+        };
         drop(answer.send(versions));
         Ok(())
     };

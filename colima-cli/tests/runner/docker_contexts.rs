@@ -4,6 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use colima::docker_context::{DockerContexts, Restored};
 
+const SOCKET: &str = "/s/docker.sock";
+
 struct Home {
     dir: tempfile::TempDir,
 }
@@ -25,7 +27,7 @@ impl Home {
 
     fn publish(&self, name: &str) {
         self.contexts()
-            .publish(name, "of a test", Path::new("/s/docker.sock"))
+            .publish(name, "of a test", Path::new(SOCKET))
             .unwrap();
     }
 
@@ -35,8 +37,9 @@ impl Home {
     }
 
     fn stop(&self, name: &str) -> Restored {
-        let restored = self.contexts().deactivate(name, &self.note(name)).unwrap();
-        self.contexts().remove(name).unwrap();
+        let (contexts, socket) = (self.contexts(), Path::new(SOCKET));
+        let restored = contexts.deactivate(name, socket, &self.note(name)).unwrap();
+        contexts.remove(name, socket).unwrap();
         restored
     }
 
@@ -78,6 +81,18 @@ fn a_choice_of_the_users_is_kept() {
         .unwrap();
     assert_eq!(home.stop("colima"), Restored::NotOurs);
     assert_eq!(home.current().as_deref(), Some("theirs"));
+}
+
+#[test]
+fn a_context_of_another_home_is_left_alone() {
+    let home = Home::new("{}");
+    home.start("colima");
+    let (contexts, theirs) = (home.contexts(), Path::new("/another/docker.sock"));
+    let restored = contexts.deactivate("colima", theirs, &home.note("colima"));
+    assert_eq!(restored.unwrap(), Restored::NotOurs);
+    contexts.remove("colima", theirs).unwrap();
+    assert_eq!(home.current().as_deref(), Some("colima"));
+    assert_eq!(home.stop("colima"), Restored::Previous(None));
 }
 
 #[test]
@@ -128,10 +143,12 @@ fn nothing_is_made_where_there_is_no_docker() {
     let contexts = DockerContexts::new(dir.path().join("none"));
     let note = dir.path().join("note");
     assert_eq!(
-        contexts.deactivate("colima", &note).unwrap(),
+        contexts
+            .deactivate("colima", Path::new(SOCKET), &note)
+            .unwrap(),
         Restored::NotOurs
     );
-    contexts.remove("colima").unwrap();
+    contexts.remove("colima", Path::new(SOCKET)).unwrap();
     assert!(!dir.path().join("none").exists());
 }
 

@@ -235,6 +235,10 @@ pub async fn prove(
         accelerator: candidate,
         firmware: Firmware::default(),
     };
+    // A trial whose program was killed goes on without it.
+    if let Ok(left) = Machine::attach(&directory).await {
+        left.kill().await?;
+    }
     let spec = trial_spec(guest, kernel);
     let attempt = run_kernel(&spec, &qemu, &directory);
     let outcome = match tokio::time::timeout(limit, attempt).await {
