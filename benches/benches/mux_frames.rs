@@ -1,5 +1,4 @@
 //! The multiplexer's codec alone: the part of its cost that is no system call.
-#![expect(missing_docs, reason = "criterion's macros generate public functions")]
 
 use std::hint::black_box;
 

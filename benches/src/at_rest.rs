@@ -14,7 +14,12 @@ use crate::{
     sample::Unit,
 };
 
-const PEERS: [&str; 4] = ["/bin/true", "docker version", "colima status", "colima list"];
+const PEERS: [&str; 4] = [
+    "/bin/true",
+    "docker version",
+    "colima status",
+    "colima list",
+];
 const TURNS: u32 = 30;
 const CONNECTIONS: u32 = 100;
 
@@ -39,9 +44,10 @@ pub async fn run(setup: &Setup) -> Result<Row> {
     )];
     Ok(Row {
         name: "at-rest".to_owned(),
-        about: "With one running instance: whole commands from start to exit, and the daemon's VmRSS \
+        about:
+            "With one running instance: whole commands from start to exit, and the daemon's VmRSS \
                 after 100 connections."
-            .to_owned(),
+                .to_owned(),
         command: "compare at-rest".to_owned(),
         host: host.with_guest(accelerator),
         measures: vec![commands, memory],
@@ -60,7 +66,12 @@ async fn measure(product: &Product) -> Result<(Measure, Measure)> {
         };
         let mut docker = Command::new("docker");
         docker.args(["--host", &docker_host, "version"]);
-        let turn = [Command::new("/bin/true"), docker, colima("status"), colima("list")];
+        let turn = [
+            Command::new("/bin/true"),
+            docker,
+            colima("status"),
+            colima("list"),
+        ];
         for (sample, mut command) in commands.samples.iter_mut().zip(turn) {
             product.isolate(&mut command);
             sample.values.push(time(&mut command).await?);
@@ -73,12 +84,17 @@ async fn measure(product: &Product) -> Result<(Measure, Measure)> {
     }
     let mut memory = Measure::new("resident memory", Unit::Megabytes, ["the daemon"]);
     let resident = resident_bytes(daemon(product)?)?;
-    memory.samples[0].values.push(Unit::Megabytes.of(std::time::Duration::ZERO, resident));
+    memory.samples[0]
+        .values
+        .push(Unit::Megabytes.of(std::time::Duration::ZERO, resident));
     Ok((commands, memory))
 }
 
 async fn time(command: &mut Command) -> Result<f64> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let begin = Instant::now();
     let status = command.status().await?;
     let elapsed = begin.elapsed();
@@ -100,7 +116,8 @@ fn daemon(product: &Product) -> Result<u32> {
         // A process may end while it is looked at, or be somebody else's.
         let words = |file| fs::read(directory.join(file)).unwrap_or_default();
         let has = |text: &[u8], word: &str| {
-            text.split(|byte| *byte == 0).any(|part| part == word.as_bytes())
+            text.split(|byte| *byte == 0)
+                .any(|part| part == word.as_bytes())
         };
         let ours = fs::read_link(directory.join("exe")).is_ok_and(|exe| exe == product.program());
         if ours && has(&words("cmdline"), "daemon") && has(&words("environ"), &home) {
@@ -117,7 +134,9 @@ fn resident_bytes(pid: u32) -> Result<u64> {
 }
 
 fn parse_resident(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }

@@ -107,9 +107,10 @@ pub async fn run(setup: &Setup) -> Result<Row> {
     );
     Ok(Row {
         name: "cold-start".to_owned(),
-        about: "Power on until docker answers in the guest: our image; the same packages as Debian \
+        about:
+            "Power on until docker answers in the guest: our image; the same packages as Debian \
                 sets them up, with its own initramfs; our kernel, disk and daemons without systemd."
-            .to_owned(),
+                .to_owned(),
         command: format!("compare --rounds {} cold-start", setup.rounds),
         host,
         measures: vec![wall, processor],
@@ -124,22 +125,24 @@ async fn choose_qemu(image: &Image, work: &Path) -> Result<Qemu> {
     let program = Path::new("/usr/bin/qemu-system-x86_64");
     let (kernel, limit) = (image.kernel(), accelerator::DEFAULT_LIMIT);
     let memory = work.join("accelerator.json");
-    let verdict =
-        accelerator::choose(program, Arch::X86_64, &kernel, work, &memory, limit).await?;
+    let verdict = accelerator::choose(program, Arch::X86_64, &kernel, work, &memory, limit).await?;
     Ok(Qemu::new(program, verdict.accelerator))
 }
 
 /// Makes what the three boot, and boots each disk once.
-async fn prepare(
-    setup: &Setup,
-    image: &Image,
-    qemu: &Qemu,
-    work: &Path,
-) -> Result<[Contender; 3]> {
+async fn prepare(setup: &Setup, image: &Image, qemu: &Qemu, work: &Path) -> Result<[Contender; 3]> {
     let at = |name: &str| work.join(name);
     let peer = setup.peer()?;
-    let packages = disks::equip(DiskImage::qcow2(&image.root_disk()), &peer, &at("ours.qcow2")).await?;
-    fs::write(at("ours.cpio"), boot_archive(&fs::read(setup.guest()?)?, &boot_config()?))?;
+    let packages = disks::equip(
+        DiskImage::qcow2(&image.root_disk()),
+        &peer,
+        &at("ours.qcow2"),
+    )
+    .await?;
+    fs::write(
+        at("ours.cpio"),
+        boot_archive(&fs::read(setup.guest()?)?, &boot_config()?),
+    )?;
     // Exactly the machine that the product makes of the image.
     let machine = image.machine(GuestParts {
         name: "colima-bench".to_owned(),
@@ -158,7 +161,12 @@ async fn prepare(
 
     let plain = at("plain");
     plain_debian(&plain, &packages).await?;
-    disks::equip(DiskImage::raw(&plain.join("root.ext4")), &peer, &at("plain.qcow2")).await?;
+    disks::equip(
+        DiskImage::raw(&plain.join("root.ext4")),
+        &peer,
+        &at("plain.qcow2"),
+    )
+    .await?;
     let plain = Contender {
         machine: ours.booting(|kernel| {
             kernel.image = plain.join("vmlinuz");
@@ -226,7 +234,10 @@ async fn settle(contender: &Contender, qemu: &Qemu, work: &Path) -> Result<()> {
     let spec = contender.machine(Writes::Through, " colima_bench=settle");
     let machine = Machine::launch(&spec, qemu, &work.join("machine")).await?;
     machine.wait_ready(ready(), PATIENCE).await?;
-    if tokio::time::timeout(PATIENCE, machine.exited()).await.is_err() {
+    if tokio::time::timeout(PATIENCE, machine.exited())
+        .await
+        .is_err()
+    {
         return Err(format!("no power off after the first boot{}", machine.evidence()).into());
     }
     Ok(())
@@ -234,7 +245,10 @@ async fn settle(contender: &Contender, qemu: &Qemu, work: &Path) -> Result<()> {
 
 async fn measure(contender: &Contender, qemu: &Qemu, work: &Path) -> Result<Cost> {
     let overlays = tempfile::tempdir_in(work)?;
-    for (base, name) in [(&contender.root, "root.qcow2"), (&contender.data, "data.qcow2")] {
+    for (base, name) in [
+        (&contender.root, "root.qcow2"),
+        (&contender.data, "data.qcow2"),
+    ] {
         let (size, path) = (disk::virtual_size(base).await?, overlays.path().join(name));
         let _ = disk::ensure_overlay(&QemuImg::new(), base, &path, size).await?;
     }

@@ -56,7 +56,11 @@ fn parse(mut arguments: VecDeque<String>) -> Result<(Setup, Vec<String>)> {
     };
     let mut rows = Vec::new();
     while let Some(word) = arguments.pop_front() {
-        let mut value = || arguments.pop_front().ok_or_else(|| format!("{word} needs a value"));
+        let mut value = || {
+            arguments
+                .pop_front()
+                .ok_or_else(|| format!("{word} needs a value"))
+        };
         match word.as_str() {
             "--work" => setup.work = value()?.into(),
             "--programs" => setup.programs = value()?.into(),

@@ -104,7 +104,8 @@ pub async fn run(setup: &Setup) -> Result<Row> {
 }
 
 async fn measure(sockets: &[PathBuf; 3], rounds: u32) -> Result<Vec<Measure>> {
-    let mut connections = Measure::new("a new connection, one byte back", Unit::Milliseconds, PEERS);
+    let mut connections =
+        Measure::new("a new connection, one byte back", Unit::Milliseconds, PEERS);
     for _ in 0..CONNECTIONS {
         for (sample, socket) in connections.samples.iter_mut().zip(sockets) {
             let socket = socket.clone();

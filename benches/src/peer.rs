@@ -262,7 +262,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.tar");
         fs::write(&path, tar(1000, 7)).unwrap();
-        let listed = std::process::Command::new("tar").arg("-tvf").arg(&path).output();
+        let listed = std::process::Command::new("tar")
+            .arg("-tvf")
+            .arg(&path)
+            .output();
         let listed = listed.unwrap();
         assert!(listed.status.success(), "{listed:?}");
         let text = String::from_utf8(listed.stdout).unwrap();

@@ -163,7 +163,9 @@ impl Product {
         let record = std::fs::read(self.home().join("default/instance.json"))?;
         let record: serde_json::Value = serde_json::from_slice(&record)?;
         let accelerator = record["accelerator"].as_str();
-        Ok(accelerator.ok_or("instance.json names no accelerator")?.to_owned())
+        Ok(accelerator
+            .ok_or("instance.json names no accelerator")?
+            .to_owned())
     }
 
     /// Runs a shell command in the guest by ssh, with `input`, and returns what it printed.
@@ -173,7 +175,10 @@ impl Product {
     /// When it fails, with its own words.
     pub async fn in_guest(&self, script: &str, input: Stdio) -> Result<String> {
         let mut command = Command::new("ssh");
-        command.arg("-F").arg(self.ssh_config()).args(["colima", script]);
+        command
+            .arg("-F")
+            .arg(self.ssh_config())
+            .args(["colima", script]);
         output(command.stdin(input)).await
     }
 }

@@ -100,11 +100,13 @@ mod tests {
 
     #[test]
     fn medians() {
-        let median = |values: &[f64]| Sample {
-            peer: String::new(),
-            values: values.to_vec(),
-        }
-        .median();
+        let median = |values: &[f64]| {
+            Sample {
+                peer: String::new(),
+                values: values.to_vec(),
+            }
+            .median()
+        };
         assert!(median(&[]).is_nan());
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);

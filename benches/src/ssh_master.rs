@@ -32,7 +32,11 @@ impl SshMaster {
         forwards: &[(&Path, &Path)],
     ) -> Result<Self> {
         let mut ssh = Command::new("ssh");
-        ssh.arg("-F").arg(config).arg("-S").arg(control).args(["-M", "-N", "-f"]);
+        ssh.arg("-F")
+            .arg(config)
+            .arg("-S")
+            .arg(control)
+            .args(["-M", "-N", "-f"]);
         for option in [
             "Ciphers=aes128-gcm@openssh.com",
             "ControlPersist=no",

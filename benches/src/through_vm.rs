@@ -105,7 +105,9 @@ impl<'a> Ways<'a> {
 
         let mut pings = Measure::new("a new connection, `GET /_ping`", Unit::Milliseconds, PEERS);
         for _ in 0..PINGS / PINGS_PER_TURN {
-            let inside = self.inside(&format!("ping {DOCKER} {PINGS_PER_TURN}")).await?;
+            let inside = self
+                .inside(&format!("ping {DOCKER} {PINGS_PER_TURN}"))
+                .await?;
             add(&mut pings, 0, &inside);
             for (place, socket) in docker.into_iter().enumerate() {
                 for _ in 0..PINGS_PER_TURN {
@@ -121,7 +123,9 @@ impl<'a> Ways<'a> {
         for round in 0..u64::from(rounds) {
             // No two imports have the same bytes.
             let seed = round * 3;
-            let inside = self.inside(&format!("import {DOCKER} {IMPORT_BYTES} {seed}")).await?;
+            let inside = self
+                .inside(&format!("import {DOCKER} {IMPORT_BYTES} {seed}"))
+                .await?;
             add(&mut imports, 0, &inside);
             for (place, socket) in (1..).zip(docker) {
                 let (socket, seed) = (socket.clone(), seed + place as u64);
@@ -145,14 +149,21 @@ impl<'a> Ways<'a> {
             }
         }
 
-        let bars = [("connection", &pings), ("import", &imports), ("bytes", &bytes)]
-            .map(|(what, measure)| overhead_bar(what, measure))
-            .into();
+        let bars = [
+            ("connection", &pings),
+            ("import", &imports),
+            ("bytes", &bytes),
+        ]
+        .map(|(what, measure)| overhead_bar(what, measure))
+        .into();
         Ok((vec![pings, imports, bytes], bars))
     }
 
     async fn inside(&self, command: &str) -> Result<Vec<Duration>> {
-        let printed = self.product.in_guest(&format!("{PEER} {command}"), Stdio::null()).await?;
+        let printed = self
+            .product
+            .in_guest(&format!("{PEER} {command}"), Stdio::null())
+            .await?;
         let nanos = printed.lines().map(str::parse);
         Ok(nanos
             .map(|n| n.map(Duration::from_nanos))

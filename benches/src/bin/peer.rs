@@ -78,7 +78,10 @@ fn notified(log: &str, program: &str, arguments: &[&str]) -> Result<(), Box<dyn 
     let mut message = [0; 4096];
     loop {
         let length = socket.recv(&mut message)?;
-        if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+        if message[..length]
+            .split(|byte| *byte == b'\n')
+            .any(|line| line == b"READY=1")
+        {
             return Ok(());
         }
     }

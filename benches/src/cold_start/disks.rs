@@ -18,7 +18,9 @@ const UNIT: &str = include_str!("colima-bench.service");
 pub(super) async fn equip(from: Image<'_>, peer: &Path, to: &Path) -> Result<String> {
     let qemu_img = QemuImg::new();
     let (raw, unit) = (to.with_extension("raw"), to.with_extension("service"));
-    qemu_img.convert(&Convert::new(from, Image::raw(&raw)), |_| ()).await?;
+    qemu_img
+        .convert(&Convert::new(from, Image::raw(&raw)), |_| ())
+        .await?;
     fs::write(&unit, UNIT)?;
     // Offline, so that it needs neither root nor a mount.
     let script = format!(
@@ -42,7 +44,9 @@ pub(super) async fn equip(from: Image<'_>, peer: &Path, to: &Path) -> Result<Str
         return Err(format!("debugfs could not change {}", raw.display()).into());
     }
     let packages = packages(&ask("cat /var/lib/dpkg/status", &raw).await?);
-    qemu_img.convert(&Convert::new(Image::raw(&raw), Image::qcow2(to)), |_| ()).await?;
+    qemu_img
+        .convert(&Convert::new(Image::raw(&raw), Image::qcow2(to)), |_| ())
+        .await?;
     for left in [&raw, &unit, &commands] {
         fs::remove_file(left)?;
     }
@@ -56,7 +60,9 @@ async fn ask(question: &str, raw: &Path) -> Result<String> {
 
 /// The names in a file of dpkg's, one per line.
 fn packages(status: &str) -> String {
-    let names = status.lines().filter_map(|line| line.strip_prefix("Package: "));
+    let names = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("Package: "));
     names.map(|name| format!("{name}\n")).collect()
 }
 
@@ -64,7 +70,8 @@ fn packages(status: &str) -> String {
 mod tests {
     #[test]
     fn names_of_packages() {
-        let status = "Package: adduser\nStatus: install ok installed\n\nPackage: apt\nDepends: adduser\n";
+        let status =
+            "Package: adduser\nStatus: install ok installed\n\nPackage: apt\nDepends: adduser\n";
         assert_eq!(super::packages(status), "adduser\napt\n");
     }
 }
