@@ -99,6 +99,11 @@ pub async fn run(setup: &Setup) -> Result<Row> {
             wall.samples[place].values.push(cost.wall.as_secs_f64());
             let seconds = cost.processor.as_secs_f64();
             processor.samples[place].values.push(seconds);
+            let peer = PEERS[place];
+            (setup.progress)(&format!(
+                "{peer}: {:.1?}, processor {:.1?}",
+                cost.wall, cost.processor
+            ));
         }
     }
     let (faster, above) = (

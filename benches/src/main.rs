@@ -9,6 +9,7 @@ use colima_benches::{
     report::{Row, replace_results},
     through_vm,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 const ROWS: [&str; 4] = ["cold-start", "through-vm", "native", "at-rest"];
 
@@ -20,8 +21,18 @@ rows: cold-start through-vm native at-rest, or all
   --rounds N            how often slow measurements are repeated (3)
 A row that was measured goes into results/ and into README.md of this crate.";
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit_code(Err(error.into())),
+    };
+    let code = runtime.block_on(run());
+    // A client that still waits in a thread of its own must not delay the end.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run() -> ExitCode {
     let arguments = std::env::args().skip(1).collect::<VecDeque<_>>();
     if arguments.len() == 1 && arguments[0] == native::FAR_SIDE {
         return exit_code(native::far_side().await);
@@ -53,6 +64,7 @@ fn parse(mut arguments: VecDeque<String>) -> Result<(Setup, Vec<String>)> {
         programs: beside,
         busybox: None,
         rounds: 3,
+        progress: |news| println!("  {news}"),
     };
     let mut rows = Vec::new();
     while let Some(word) = arguments.pop_front() {
@@ -87,7 +99,7 @@ async fn compare(setup: &Setup, rows: &[String]) -> Result<()> {
         println!("{row} ...");
         let measured = tokio::select! {
             measured = measure(setup, row) => measured,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupted() => {
                 clean_up(setup).await;
                 return Err("interrupted".into());
             }
@@ -109,6 +121,20 @@ async fn compare(setup: &Setup, rows: &[String]) -> Result<()> {
         return Ok(());
     }
     Err(format!("not measured: {}", failed.join(", ")).into())
+}
+
+/// INT from a person, TERM from `timeout`.
+async fn interrupted() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
 }
 
 async fn measure(setup: &Setup, row: &str) -> Result<Row> {

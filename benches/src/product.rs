@@ -22,6 +22,8 @@ pub struct Setup {
     pub busybox: Option<PathBuf>,
     /// How often each row repeats its slow measurements.
     pub rounds: u32,
+    /// Hears each slow measurement as it is made.
+    pub progress: fn(&str),
 }
 
 impl Setup {

@@ -46,7 +46,7 @@ pub async fn run(setup: &Setup) -> Result<Row> {
     product.start().await?;
     let accelerator = product.accelerator()?;
     let ways = Ways::open(setup, &product).await?;
-    let measured = ways.measure(setup.rounds).await;
+    let measured = ways.measure(setup).await;
     let closed = ways.master.close().await;
     let deleted = product.delete().await;
     let (measures, bars) = measured?;
@@ -99,7 +99,7 @@ impl<'a> Ways<'a> {
         })
     }
 
-    async fn measure(&self, rounds: u32) -> Result<(Vec<Measure>, Vec<Bar>)> {
+    async fn measure(&self, setup: &Setup) -> Result<(Vec<Measure>, Vec<Bar>)> {
         let ours = self.product.docker_socket();
         let docker = [&self.ssh_docker, &ours];
 
@@ -118,19 +118,24 @@ impl<'a> Ways<'a> {
             }
         }
 
+        let connected = [0, 1, 2].map(|peer| pings.median(peer));
+        (setup.progress)(&format!("connections {PEERS:?}: {connected:.2?} ms"));
+
         let what = format!("import of {} MiB", IMPORT_BYTES >> 20);
         let mut imports = Measure::new(what, Unit::Seconds, PEERS);
-        for round in 0..u64::from(rounds) {
+        for round in 0..u64::from(setup.rounds) {
             // No two imports have the same bytes.
             let seed = round * 3;
             let inside = self
                 .inside(&format!("import {DOCKER} {IMPORT_BYTES} {seed}"))
                 .await?;
             add(&mut imports, 0, &inside);
+            (setup.progress)(&format!("import {}: {inside:.1?}", PEERS[0]));
             for (place, socket) in (1..).zip(docker) {
                 let (socket, seed) = (socket.clone(), seed + place as u64);
                 let elapsed = blocking(move || peer::import(&socket, IMPORT_BYTES, seed)).await?;
                 add(&mut imports, place, &[elapsed]);
+                (setup.progress)(&format!("import {}: {elapsed:.1?}", PEERS[place]));
             }
         }
 
@@ -139,13 +144,15 @@ impl<'a> Ways<'a> {
         self.product.in_guest(&place, Stdio::null()).await?;
         let what = format!("{} MiB to a sink", SINK_BYTES >> 20);
         let mut bytes = Measure::new(what, Unit::Seconds, PEERS);
-        for _ in 0..rounds {
+        for _ in 0..setup.rounds {
             let inside = self.inside(&format!("send {SINK} {SINK_BYTES}")).await?;
             add(&mut bytes, 0, &inside);
+            (setup.progress)(&format!("bytes {}: {inside:.1?}", PEERS[0]));
             for (place, socket) in (1..).zip([&self.ssh_sink, &ours]) {
                 let socket = socket.clone();
                 let elapsed = blocking(move || peer::send(&socket, SINK_BYTES)).await?;
                 add(&mut bytes, place, &[elapsed]);
+                (setup.progress)(&format!("bytes {}: {elapsed:.1?}", PEERS[place]));
             }
         }
 
