@@ -64,8 +64,11 @@ pub(crate) fn beyond_memory_only_the_container_dies(world: &World) {
     world.machine_runs();
     world.idle_container("bystander");
     let boot = boot_id(world, PROFILE);
-    // tail(1) keeps what it reads until a newline, of which /dev/zero has none.
-    let hungry = world.docker(["run", "--rm", IMAGE, "tail", "-n", "1", "/dev/zero"]);
+    // One buffer of nearly all the memory there is, which read(2) then really needs. More than all would
+    // be refused when it is asked for.
+    let script = "total=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
+        exec dd if=/dev/zero of=/dev/null count=1 bs=$((total - 1024))K";
+    let hungry = world.docker(["run", "--rm", IMAGE, "sh", "-c", script]);
     hungry.limit(2 * PATIENCE).exits(137);
     assert_eq!(boot_id(world, PROFILE), boot);
     let running = [
