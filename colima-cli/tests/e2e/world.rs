@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -81,7 +82,9 @@ impl World {
         fs::create_dir_all(&profile).expect("the home of the tests can be written");
         let registries = serde_json::json!({ "insecure-registries": [self.registry()] });
         let config = format!("docker: {registries}\n");
-        fs::write(profile.join("colima.yaml"), config).expect("a new file");
+        let file = profile.join("colima.yaml");
+        fs::write(&file, config).expect("a new file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our own file");
     }
 
     /// Deletes the profiles and everything of theirs.
