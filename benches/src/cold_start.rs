@@ -40,8 +40,8 @@ use crate::{
     sample::Unit,
 };
 
-/// Longest time until docker answers.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Longest time until docker answers, and from then to the end of a first boot.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The release that our images are made of.
 const SUITE: &str = "trixie";

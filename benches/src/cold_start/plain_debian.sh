@@ -31,7 +31,8 @@ cp "$root"/boot/vmlinuz-* "$out/vmlinuz"
 cp "$root"/boot/initrd.img-* "$out/initrd.img"
 mount --bind "$root" "$out/view"
 trap 'umount --recursive "$out/view"' EXIT
-for hidden in dev run tmp mnt; do mount -t tmpfs -o mode=755 none "$out/view/$hidden"; done
+for hidden in dev run mnt; do mount -t tmpfs -o mode=755 none "$out/view/$hidden"; done
+mount -t tmpfs -o mode=1777 none "$out/view/tmp"
 truncate --size=4G "$out/root.ext4"
 chroot "$root" mke2fs -q -t ext4 -L plain-root -d /mnt/out/view /mnt/out/root.ext4
 HOOK
