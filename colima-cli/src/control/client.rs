@@ -120,10 +120,11 @@ impl Conversation {
     /// Cancel safe: a line that came in part is kept for the next call.
     pub async fn next(&mut self) -> Result<Reply, ClientError> {
         let failed = |source| ClientError::Conversation { source };
-        self.stream
-            .read_until(b'\n', &mut self.line)
-            .await
-            .map_err(failed)?;
+        match self.stream.read_until(b'\n', &mut self.line).await {
+            // unix(7): the far side closed its socket with our request unread. It was just leaving.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.line.clear(),
+            read => drop(read.map_err(failed)?),
+        }
         if self.line.last() != Some(&b'\n') {
             return Err(ClientError::HungUp {
                 log: self.log.clone(),
