@@ -285,6 +285,7 @@ fn print(data: impl AsRef<[u8]>) -> Result<(), CommandError> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "taken by map_err")]
 fn client_error(error: ClientError) -> CommandError {
     let kind = match &error {
         ClientError::Silent { .. } => ErrorKind::Timeout,
@@ -295,6 +296,7 @@ fn client_error(error: ClientError) -> CommandError {
         .hint("what it wrote is printed by: colima logs")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "taken by map_err")]
 fn state_error(error: StateDirError) -> CommandError {
     let hint = match &error {
         StateDirError::Newer { .. } => "use the newer colima",

@@ -173,7 +173,8 @@ async fn stopped(machine: &Machine, plan: StopPlan) -> Result<Stopped, CommandEr
         .await
         .map_err(|error| failure::machine(&error))?;
     let how = match report.ended_by {
-        Some(machine::Rung::AskGuest) | None => report.exit.to_string(),
+        // QEMU says itself that it was told to quit.
+        Some(machine::Rung::AskGuest | machine::Rung::Quit) | None => report.exit.to_string(),
         Some(rung) => format!("{rung}; {}", report.exit),
     };
     Ok(Stopped::Now {

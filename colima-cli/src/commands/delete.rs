@@ -23,7 +23,8 @@ pub(super) async fn run(
     context.state.check_version().map_err(state_error)?;
     let paths = &context.paths;
     let name = context.profile.display_name();
-    if !paths.dir.exists() && !(args.data && paths.data_dir.exists()) {
+    let something = paths.dir.exists() || (args.data && paths.data_dir.exists());
+    if !something {
         let what = format!("there is no profile {}", context.profile);
         return Err(CommandError::new(ErrorKind::NoSuchProfile, what)
             .hint("the profiles there are: colima list"));

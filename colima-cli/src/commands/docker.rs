@@ -72,6 +72,7 @@ fn contexts(context: &Context<'_>) -> Result<DockerContexts, CommandError> {
     ))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "taken by map_err")]
 fn failed(error: DockerContextError) -> CommandError {
     CommandError::new(ErrorKind::Failure, "the docker context was left as it is")
         .caused_by(&error)

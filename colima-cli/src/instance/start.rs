@@ -50,7 +50,7 @@ impl Instance {
         let begin = |name: &str| {
             watch(Stage::Begin {
                 name: name.to_owned(),
-            })
+            });
         };
         if Machine::is_running(&paths.machine_dir).map_err(|error| failure::machine(&error))? {
             return Err(failure::occupied(&paths.machine_dir));
