@@ -82,6 +82,7 @@ fn boot(console: &mut Console) -> Result<Infallible, GuestError> {
     root_disk::mount(&root, sysroot)?;
     mount_kernel_file_systems(sysroot)?;
     files::mount_run(sysroot)?;
+    files::mount_tmp(sysroot)?;
     root_disk::grow(console, &root, sysroot)?;
     console.say("root mounted");
     stages.push(Stage::now("root"));

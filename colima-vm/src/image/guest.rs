@@ -32,7 +32,12 @@ pub struct GuestParts {
 
 /// What the kernel is told. The console is for boot trouble: quiet, because every character of an
 /// emulated serial line costs.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=1";
+///
+/// Of the security modules, those that work without a configuration of their own: where BPF is one of
+/// them, systemd attaches a hook that no unit here uses, which takes seconds of an emulated processor.
+/// Grace periods are expedited because a boot waits for many, one after the other.
+const KERNEL_COMMAND_LINE: &str =
+    "console=ttyS0 quiet loglevel=4 panic=1 lsm=landlock,yama rcupdate.rcu_expedited=1";
 
 impl Image {
     /// The machine that boots this image. Pure.

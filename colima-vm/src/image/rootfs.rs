@@ -63,6 +63,10 @@ const FILES: &[(&str, &str)] = &[
         "etc/apt/apt.conf.d/10-colima",
         include_str!("rootfs/etc/apt/apt.conf.d/10-colima"),
     ),
+    (
+        "etc/containerd/config.toml",
+        include_str!("rootfs/etc/containerd/config.toml"),
+    ),
     ("etc/pam.d/sshd", include_str!("rootfs/etc/pam.d/sshd")),
     (
         "etc/ssh/sshd_config",
@@ -100,6 +104,10 @@ const FILES: &[(&str, &str)] = &[
         "etc/systemd/system/docker.socket",
         include_str!("rootfs/etc/systemd/system/docker.socket"),
     ),
+    (
+        "etc/systemd/system/systemd-tmpfiles-setup.service",
+        include_str!("rootfs/etc/systemd/system/systemd-tmpfiles-setup.service"),
+    ),
     // Init mounts everything and writes the other two at every boot.
     ("etc/fstab", ""),
     ("etc/hostname", "colima\n"),
@@ -108,7 +116,7 @@ const FILES: &[(&str, &str)] = &[
         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
     ),
     ("etc/resolv.conf", ""),
-    // Empty means: make one at boot and keep it, without the questions of a first boot (machine-id(5)).
+    // Init makes one at the first boot. Empty, not absent: this is no first boot that asks questions.
     ("etc/machine-id", ""),
 ];
 

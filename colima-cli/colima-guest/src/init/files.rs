@@ -4,7 +4,7 @@
 //! root disk's overlay as it is.
 
 use std::{
-    ffi::OsString,
+    ffi::{CStr, OsString},
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{
@@ -29,20 +29,30 @@ use crate::{
 
 /// Mounts the `/run` that systemd will find.
 pub(super) fn mount_run(sysroot: &Path) -> Result<(), GuestError> {
-    let target = sysroot.join("run");
-    make_directory(&target, 0o755)?;
+    mount_tmpfs(&sysroot.join("run"), c"mode=0755,size=20%")
+}
+
+/// Mounts `/tmp` as Debian's `tmp.mount` would, which then need not run a program to do it. A unit of
+/// that name in `/etc`, a mask for one, means that the user wants it otherwise.
+pub(super) fn mount_tmp(sysroot: &Path) -> Result<(), GuestError> {
+    let target = sysroot.join("tmp");
+    let is_ours = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let changed = fs::symlink_metadata(in_root(sysroot, "/etc/systemd/system/tmp.mount")).is_ok();
+    if changed || !is_ours(&target) {
+        return Ok(());
+    }
+    mount_tmpfs(&target, c"mode=1777,size=50%,nr_inodes=1m")
+}
+
+fn mount_tmpfs(target: &Path, options: &CStr) -> Result<(), GuestError> {
+    make_directory(target, 0o755)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount(
-        "tmpfs",
-        &target,
-        "tmpfs",
-        flags,
-        Some(c"mode=0755,size=20%"),
-    )
-    .map_err(|error| GuestError::Mount {
-        what: "tmpfs".into(),
-        target,
-        source: error.into(),
+    rustix::mount::mount("tmpfs", target, "tmpfs", flags, Some(options)).map_err(|error| {
+        GuestError::Mount {
+            what: "tmpfs".into(),
+            target: target.to_owned(),
+            source: error.into(),
+        }
     })
 }
 
@@ -84,6 +94,7 @@ pub(super) fn configure(
         format!("{}\n", config.host_name).as_bytes(),
         0o644,
     )?;
+    write_machine_id(&at("/etc/machine-id"))?;
     write_block(
         &at("/etc/hosts"),
         &hosts(&config.host_name, &config.network),
@@ -224,6 +235,20 @@ fn read_or_empty(path: &Path) -> Result<String, GuestError> {
     }
 }
 
+/// Gives the installation its identity (machine-id(5)): once, so that it stays the same from boot to boot.
+fn write_machine_id(path: &Path) -> Result<(), GuestError> {
+    if read_or_empty(path)?.trim_end().len() == 32 {
+        return Ok(());
+    }
+    let random = Path::new("/proc/sys/kernel/random/uuid");
+    write(path, machine_id(&read_or_empty(random)?).as_bytes(), 0o444)
+}
+
+/// A UUID without its dashes is what that file holds.
+fn machine_id(uuid: &str) -> String {
+    uuid.replace('-', "")
+}
+
 /// Removes a link, such as Debian's `/etc/resolv.conf`, that would lead our file elsewhere.
 fn replace_link(path: &Path) -> Result<(), GuestError> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
@@ -292,6 +317,23 @@ fn copy_program(to: &Path) -> Result<(), GuestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_keeps_its_id() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("machine-id");
+        for empty in ["", "uninitialized\n"] {
+            fs::write(&path, empty).unwrap();
+            write_machine_id(&path).unwrap();
+            let id = fs::read_to_string(&path).unwrap();
+            assert!(id.ends_with('\n'));
+            assert_eq!(id.trim_end().len(), 32);
+            assert!(id.trim_end().chars().all(|c| c.is_ascii_hexdigit()));
+            write_machine_id(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), id);
+            fs::remove_file(&path).unwrap();
+        }
+    }
 
     #[test]
     fn the_same_content_is_not_written_again() {
