@@ -55,13 +55,13 @@ free_megabytes() {
     df -Pm "$1" | awk 'NR == 2 { print $4 }'
 }
 
-# In MB, and where each number is read off after a `make start` from nothing; rounded up.
-crates_download=20  # du -sm target/cargo-home/registry/cache
-build_disk=800     # du -sm target/release target/*-linux-gnu target/cargo-home
-test_build_disk=5000 # the same with target/debug, after make test
-packages_download=180 # du -sm target/cache
-machine_disk=1500 # du -sm target/home target/cache
-scratch_disk=2048     # the image is put together in /var/tmp, which is empty again afterwards
+# In MB, each with the command that says it after a run from nothing; rounded up.
+crates_download=10    # du -sm target/cargo-home/registry/cache
+build_disk=450        # du -scm target/release target/*-linux-gnu target/cargo-home
+test_build_disk=3000  # du -scm target/debug target/*-linux-gnu target/cargo-home, after make test
+packages_download=200 # du -sm target/cache, without the package lists
+machine_disk=900      # du -scm target/home target/cache; it grows with what containers store
+scratch_disk=2048     # du -sm /var/tmp while the image is built; nothing stays there
 
 # prepare_host NEEDED...: installs what is missing of the lists above, after telling what it costs.
 prepare_host() {
