@@ -7,13 +7,11 @@
 //! ```
 //!
 //! The first run builds the guest's image from Debian's packages. Ctrl-C powers the machine off.
+#![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 use std::{error::Error, io, path::Path, sync::Arc, time::Duration};
 
-use colima_core::{
-    Arch, Bytes, Endpoint,
-    boot::{BootConfig, User},
-};
+use colima_core::{Arch, Bytes, Endpoint, boot};
 use colima_net::{Mux, MuxConfig, Relay, SocketFile, agent::Agent};
 use colima_vm::{
     disk,
@@ -42,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (qemu_img, base) = (QemuImg::new(), image.root_disk());
     let _ = disk::ensure_overlay(&qemu_img, &base, &at("root.qcow2"), Bytes::gib(8)).await?;
     let _ = disk::ensure_data(&qemu_img, &at("data.qcow2"), Bytes::gib(20)).await?;
-    let boot = BootConfig::new("docker-vm", User::first("me"));
+    let boot = boot::BootConfig::new("docker-vm", boot::User::first("me"));
     let archive = boot_archive(&std::fs::read(guest)?, &boot);
     std::fs::write(at("boot.cpio"), archive)?;
 
@@ -72,8 +70,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let ports = Arc::clone(&ports);
         async move { ports.port(0).await.map_err(io::Error::other) }
     };
-    let mut config = MuxConfig::default();
-    config.open_timeout = PATIENCE;
+    let config = MuxConfig {
+        open_timeout: PATIENCE,
+        ..MuxConfig::default()
+    };
     let agent = Agent::new(Mux::new(dial, config));
     let asked = agent.clone();
     let ready = async move {
