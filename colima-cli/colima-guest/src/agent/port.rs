@@ -63,6 +63,7 @@ impl Port {
             edges,
             sender,
             current: None,
+            last_writer: None,
         };
         let thread = thread::Builder::new()
             .name("port-reader".into())
@@ -114,7 +115,9 @@ struct Reader {
     output: File,
     edges: std::os::fd::OwnedFd,
     sender: mpsc::Sender<Connection>,
+    /// The stay that goes on; none between a hang-up and the host's return.
     current: Option<Stay>,
+    last_writer: Option<JoinHandle<()>>,
 }
 
 /// A connection, seen from the port.
@@ -149,10 +152,12 @@ impl Reader {
         }
         match self.input.read(buffer) {
             Ok(0) => {
-                if let Some(stay) = &self.current {
+                // Whatever is read from here on belongs to the next stay, even if the agent has not
+                // dropped this one yet.
+                if let Some(stay) = self.current.take() {
                     stay.inward.finish();
+                    self.last_writer = Some(stay.writer);
                 }
-                self.end();
                 self.wait_for_edge()
             }
             Ok(count) => {
@@ -200,22 +205,12 @@ impl Reader {
         }
     }
 
-    /// Waits until nothing of the last connection is being written.
-    fn end(&mut self) {
-        // Ends when the multiplexer dropped its side: it has seen the end of its input. A write that
-        // the host's leaving blocks is waited for at the next `begin`.
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|stay| stay.writer.is_finished())
-        {
-            self.current = None;
-        }
-    }
-
+    /// Begins a stay when nothing of the last one is being written any more. That ends: the multiplexer
+    /// drops its side when it sees the end of its input, and what the host's leaving blocked goes on now.
     fn begin(&mut self) -> io::Result<()> {
-        if let Some(stay) = self.current.take() {
-            let _ = stay.writer.join();
+        let given_up = self.current.take().map(|stay| stay.writer);
+        if let Some(writer) = given_up.or(self.last_writer.take()) {
+            let _ = writer.join();
         }
         let (inward, outward) = (Pipe::default(), Pipe::default());
         let (mut output, from_agent) = (self.output.try_clone()?, outward.clone());
