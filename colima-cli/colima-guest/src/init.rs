@@ -10,6 +10,7 @@ mod files;
 mod handover;
 mod kernel_modules;
 mod network;
+mod rehearsal;
 mod root_disk;
 mod root_program;
 
@@ -34,6 +35,7 @@ use crate::{
 };
 use console::Console;
 
+pub use rehearsal::{ROLE as REHEARSAL_ROLE, rehearse};
 pub use root_program::{ROLE, exec_in as exec_in_root};
 
 /// Where the root file system is mounted until it becomes the root.
@@ -83,6 +85,7 @@ fn boot(console: &mut Console) -> Result<Infallible, GuestError> {
     mount_kernel_file_systems(sysroot)?;
     files::mount_run(sysroot)?;
     files::mount_tmp(sysroot)?;
+    rehearsal::begin(sysroot, config.runtime);
     root_disk::grow(console, &root, sysroot)?;
     console.say("root mounted");
     stages.push(Stage::now("root"));

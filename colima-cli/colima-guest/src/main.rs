@@ -25,13 +25,16 @@ fn main() -> ExitCode {
     {
         ["agent"] => {
             let notify_socket = std::env::var_os("NOTIFY_SOCKET");
-            report(agent::run(notify_socket.as_deref()))
+            report(agent::run(notify_socket.as_deref()).map(never))
         }
         [init::ROLE, root, program, ..] => report(Err(init::exec_in_root(
             Path::new(root),
             program,
             &args[3..],
         ))),
+        [init::REHEARSAL_ROLE, root] => {
+            report(init::rehearse(Path::new(root)).map(|()| ExitCode::SUCCESS))
+        }
         _ => {
             let _ = writeln!(
                 io::stderr(),
@@ -43,9 +46,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit of a role that ends only by failing.
-fn report(result: io::Result<Infallible>) -> ExitCode {
-    let Err(error) = result;
-    let _ = writeln!(io::stderr(), "colima-guest: {error}");
-    ExitCode::FAILURE
+/// For a role that ends only by failing.
+fn never(role: Infallible) -> ExitCode {
+    match role {}
+}
+
+fn report(result: io::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "colima-guest: {error}");
+        ExitCode::FAILURE
+    })
 }

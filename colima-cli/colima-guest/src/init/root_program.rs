@@ -15,6 +15,9 @@ use crate::GuestError;
 /// First argument of the role.
 pub const ROLE: &str = "exec-in-root";
 
+/// Where programs of the root file system are.
+pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// How much of a program's output goes into an error, in bytes.
 const KEPT: usize = 600;
 
@@ -22,14 +25,16 @@ const KEPT: usize = 600;
 ///
 /// Returns only when that fails.
 pub fn exec_in(root: &Path, program: &str, args: &[String]) -> io::Error {
-    let enter = || -> io::Result<()> {
-        rustix::process::chroot(root)?;
-        Ok(rustix::process::chdir("/")?)
-    };
-    match enter() {
+    match enter(root) {
         Ok(()) => Command::new(program).args(args).exec(),
         Err(error) => error,
     }
+}
+
+/// Makes `root` the root directory and the working directory.
+pub(super) fn enter(root: &Path) -> io::Result<()> {
+    rustix::process::chroot(root)?;
+    Ok(rustix::process::chdir("/")?)
 }
 
 /// Runs a program to its end; any exit code that `accepts` does not accept is an error.
@@ -44,7 +49,7 @@ pub(super) fn run(
         .arg(root)
         .arg(program)
         .args(args)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", PATH)
         .stdin(Stdio::null())
         .output()
         .map_err(|source| GuestError::RunProgram {
