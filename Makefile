@@ -10,7 +10,7 @@ help:
 	@echo 'make build      target/release/colima and the guest program beside it'
 	@echo 'make check      formatting, lints, documentation, dependencies'
 	@echo 'make bench      measurements, results in benches/'
-	@echo 'make torture    random tests for SECONDS=600'
+	@echo 'make torture    the long forms of the tests, SECONDS=3600'
 	@echo 'make clean-all  ends the machine and removes target/'
 
 build:

@@ -31,7 +31,7 @@ mount --rbind /sys "$1/sys"
 mount -t proc proc "$1/proc"
 mount -t tmpfs -o mode=1777 tmp "$1/tmp"
 exec chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb \
-    SSL_CERT_FILE=/root/authorities.crt \
+    SSL_CERT_FILE=/root/authorities.crt CARGO_HTTP_CAINFO=/root/authorities.crt \
     sh -euxc 'cd /root/colima; make start; make start; make clean-all; [ -z "$(git status --porcelain)" ]; make test'
 STRANGER
 stage 'Being a stranger in it'

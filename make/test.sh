@@ -9,11 +9,9 @@ cd "$(dirname "$0")/.."
 . make/prepare.sh
 . make/build-workspace.sh
 . make/docker-cli.sh
+. make/end-to-end.sh
 
 log=$target/test.log
-# Tests append one line "NAME: REASON" for what they could not check here.
-export COLIMA_SKIPPED=$target/skipped.txt
-skip() { printf '%s\n' "$1" >>"$COLIMA_SKIPPED"; }
 
 # What the tests build is another program, and larger.
 colima=$target/debug/colima
@@ -37,26 +35,8 @@ stage 'Building and testing every crate'
 failed=0
 "$CARGO" test --locked --workspace --no-fail-fast -- --show-output 2>&1 | tee "$log" || failed=1
 
-# The whole program against a real machine: one binary, one test at a time, its own home under target/.
-# Its manifest entry says `test = false`, so that the run above does not count it as passed without one.
-if [[ -e colima-cli/tests/e2e.rs ]]; then
-    stage 'Testing the whole program in a virtual machine'
-    use_own_colima
-    export COLIMA_HOME=$target/e2e/home DOCKER_CONFIG=$target/e2e/docker-config
-    require_short_path
-    unset COLIMA_PROFILE
-    mkdir -p "$COLIMA_HOME" "$DOCKER_CONFIG"
-    require_docker_cli
-    offer_buildx || skip 'docker buildx: no package docker-buildx for this distribution'
-    if unpack_package docker-registry "$guest_suite"; then
-        export COLIMA_TEST_REGISTRY=$unpacked/usr/bin/docker-registry
-    else
-        skip 'push and pull: no package docker-registry for this distribution'
-    fi
-    unpack_package busybox-static && export COLIMA_TEST_BUSYBOX=$unpacked
-    COLIMA_E2E=1 "$CARGO" test --locked -p colima --test e2e -- --test-threads=1 --show-output 2>&1 |
-        tee -a "$log" || failed=1
-fi
+stage 'Testing the whole program in a virtual machine'
+end_to_end short "$log" || failed=1
 
 # Ignored tests carry their reason, others print it. One that another test starts is not left out.
 sed -n '/ignored, started by /d; s/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"

@@ -1,0 +1,28 @@
+# Sourced. The whole program against a real machine: one binary, one test at a time, its own home under target/.
+# Its manifest entry says `test = false`, so that `cargo test` does not count it as passed without one.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # checkout.sh and docker-cli.sh define what they define
+
+# Tests append one line "NAME: REASON" for what they could not check here.
+export COLIMA_SKIPPED=$target/skipped.txt
+skip() { printf '%s\n' "$1" >>"$COLIMA_SKIPPED"; }
+
+# end_to_end FORM LOG: FORM is `short` or `long`; what is printed is appended to LOG.
+end_to_end() {
+    local form=$1 log=$2
+    use_own_colima
+    export COLIMA_HOME=$target/e2e/home DOCKER_CONFIG=$target/e2e/docker-config
+    require_short_path
+    unset COLIMA_PROFILE
+    mkdir -p "$COLIMA_HOME" "$DOCKER_CONFIG"
+    require_docker_cli
+    offer_buildx || skip 'docker buildx: no package docker-buildx for this distribution'
+    if unpack_package docker-registry "$guest_suite"; then
+        export COLIMA_TEST_REGISTRY=$unpacked/usr/bin/docker-registry
+    else
+        skip 'push and pull: no package docker-registry for this distribution'
+    fi
+    unpack_package busybox-static && export COLIMA_TEST_BUSYBOX=$unpacked
+    COLIMA_E2E=$form "$CARGO" test --locked -p colima --test e2e -- --test-threads=1 --show-output 2>&1 |
+        tee -a "$log"
+}
