@@ -53,6 +53,7 @@ pub struct Relay<C> {
     drain: Duration,
     events: broadcast::Sender<RelayEvent>,
     gauge: watch::Sender<usize>,
+    listening: watch::Sender<bool>,
 }
 
 impl<C> fmt::Debug for Relay<C> {
@@ -76,6 +77,7 @@ impl<C: Connect + 'static> Relay<C> {
             drain: DEFAULT_DRAIN,
             events: broadcast::Sender::new(EVENT_BACKLOG),
             gauge: watch::Sender::new(0),
+            listening: watch::Sender::new(true),
         }
     }
 
@@ -104,6 +106,12 @@ impl<C: Connect + 'static> Relay<C> {
     #[must_use]
     pub fn open_connections(&self) -> watch::Receiver<usize> {
         self.gauge.subscribe()
+    }
+
+    /// Whether the listener is open. Once it is closed its address is free, while connections may go on.
+    #[must_use]
+    pub fn listening(&self) -> watch::Receiver<bool> {
+        self.listening.subscribe()
     }
 
     /// Serves clients until `shutdown` completes, and then lets open connections finish for as
@@ -175,6 +183,7 @@ impl<C: Connect + 'static> Relay<C> {
             });
         }
         drop(self.listener);
+        self.listening.send_replace(false);
         let finished = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(self.drain, finished).await;
         let aborted = connections.len();
