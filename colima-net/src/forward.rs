@@ -41,6 +41,7 @@ mod listen;
 mod owner;
 mod reconcile;
 mod rules;
+mod udp;
 
 use std::{collections::BTreeMap, fmt, net::Ipv6Addr, sync::Arc};
 

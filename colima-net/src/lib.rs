@@ -10,6 +10,7 @@
 //!   the link up. [`mux::serve`] answers it at the other end.
 //! * [`forward`] (feature `forward`) makes ports of the far side appear here: rules, conflicts, and a
 //!   relay for each port.
+//! * [`datagrams`] carries UDP over a stream.
 //! * [`Local`] is the far side that is not far: sockets of this machine.
 //! * [`agent`] (feature `agent`) is the client of a guest's agent, over any far side.
 //! * [`pump`] is what they share: two streams joined so that each ends as the other does.
@@ -59,6 +60,7 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+pub mod datagrams;
 mod error;
 #[cfg(feature = "forward")]
 pub mod forward;

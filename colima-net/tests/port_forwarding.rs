@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
-use colima_core::ports::{Asked, GuestPort, Protocol, Publish};
+use colima_core::{
+    Connect, Endpoint,
+    ports::{Asked, GuestPort, Protocol, Publish},
+};
 use colima_net::{
-    Local,
+    Local, datagrams,
     forward::{Action, Bind, Cause, Change, Forward, Forwarder, Plan, Rule, Rules},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    net::{TcpListener, TcpStream, UdpSocket},
     time::timeout,
 };
 
@@ -243,4 +246,78 @@ async fn nobody_behind_the_port_is_an_end_and_not_a_silence() {
     let read = timeout(DEADLINE, client.read(&mut [0; 1])).await;
     let error = read.expect("an end").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// Datagrams to this machine, as a guest's agent would carry them.
+struct Datagrams;
+
+impl Connect for Datagrams {
+    type Stream = DuplexStream;
+
+    async fn connect(&self, endpoint: &Endpoint) -> io::Result<DuplexStream> {
+        let Endpoint::Service(service) = endpoint else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let target = datagrams::target(service).ok_or(io::ErrorKind::NotFound)?;
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        socket.connect(target).await?;
+        let (near, far) = duplex(64 << 10);
+        tokio::spawn(datagrams::join(far, socket, datagrams::DEFAULT_IDLE));
+        Ok(near)
+    }
+}
+
+async fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 70_000];
+    let received = timeout(DEADLINE, socket.recv_from(&mut buffer)).await;
+    let (count, peer) = received.expect("a datagram").unwrap();
+    buffer.truncate(count);
+    (buffer, peer)
+}
+
+#[tokio::test]
+async fn every_peer_of_a_udp_port_gets_its_own_answers() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = GuestPort::socket(Protocol::Udp, server.local_addr().unwrap());
+    let host = SocketAddr::new(HOST, port.port);
+    let mut forwarder = Forwarder::new(Datagrams);
+    forwarder.apply(&to(&[HOST]).plan([&port])).await;
+    assert_eq!(forwarder.conflicts().next(), None);
+
+    let mut peers = Vec::new();
+    for index in 0..3_u8 {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(host).await.unwrap();
+        client.send(&[index; 9000]).await.unwrap();
+        let (datagram, peer) = receive(&server).await;
+        assert_eq!(datagram, [index; 9000]);
+        peers.push((client, peer));
+    }
+    // In another order, an empty one among them, and more than was asked for.
+    for (client, peer) in peers.iter().rev() {
+        for answer in [&b"one"[..], b"", b"three"] {
+            server.send_to(answer, peer).await.unwrap();
+            assert_eq!(receive(client).await, (answer.to_vec(), host));
+        }
+    }
+    // The session of a peer stays the same.
+    peers[1].0.send(b"again").await.unwrap();
+    assert_eq!(receive(&server).await, (b"again".to_vec(), peers[1].1));
+
+    forwarder.apply(&Plan::default()).await;
+    drop(UdpSocket::bind(host).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_udp_port_in_use_is_a_conflict() {
+    let other = UdpSocket::bind((HOST, 0)).await.unwrap();
+    let taken = other.local_addr().unwrap();
+    let port = GuestPort::socket(Protocol::Udp, ([127, 0, 0, 1], taken.port()).into());
+    let mut forwarder = Forwarder::new(Datagrams);
+    let changes = forwarder.apply(&to(&[HOST]).plan([&port])).await;
+    assert!(
+        matches!(&changes[..], [Change::Conflict(conflict)]
+            if matches!(conflict.cause, Cause::InUse { .. })),
+        "{changes:?}"
+    );
 }

@@ -1,17 +1,17 @@
 //! One open port of the host.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use colima_core::{Connect, Endpoint, ports::Protocol};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     sync::watch,
     task::{AbortHandle, JoinHandle},
 };
 
 use super::rules::Forward;
-use crate::Relay;
+use crate::{Relay, datagrams};
 
 /// Connections of one port at once; more wait to be accepted.
 const MOST_CONNECTIONS: usize = 2048;
@@ -47,7 +47,7 @@ impl Listening {
         let (stop, stopping) = watch::channel(false);
         let (listening, task) = match forward.protocol {
             Protocol::Tcp => tcp(forward, Arc::clone(connect), stopping)?,
-            Protocol::Udp => return Err(io::ErrorKind::Unsupported.into()),
+            Protocol::Udp => udp(forward, Arc::clone(connect), stopping)?,
         };
         let task = AbortOnDrop(task.abort_handle());
         Ok(Self {
@@ -99,16 +99,27 @@ fn tcp<C: Connect + 'static>(
     Ok((listening, task))
 }
 
+fn udp<C: Connect + 'static>(
+    forward: &Forward,
+    connect: Arc<C>,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<(watch::Receiver<bool>, JoinHandle<()>)> {
+    let socket = socket_at(forward.host, SocketType::DGRAM)?;
+    rustix::net::bind(&socket, &forward.host)?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    let endpoint = datagrams::endpoint(forward.guest);
+    let (open, listening) = watch::channel(true);
+    let task = tokio::spawn(async move {
+        let idle = datagrams::DEFAULT_IDLE;
+        super::udp::serve(socket, connect, endpoint, idle, stopping).await;
+        open.send_replace(false);
+    });
+    Ok((listening, task))
+}
+
 /// A listener of exactly this address: `::` does not take IPv4 along.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let socket = socket(family, SocketType::STREAM)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
+    let socket = socket_at(address, SocketType::STREAM)?;
     // Only so that connections of a predecessor that still linger (TIME_WAIT) are not in the way; what
     // listens is (socket(7)).
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -117,8 +128,20 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// A socket for this address and, should it be `::`, for no address of IPv4.
+fn socket_at(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let socket = match address {
+        SocketAddr::V4(_) => socket(AddressFamily::INET, kind)?,
+        SocketAddr::V6(_) => socket(AddressFamily::INET6, kind)?,
+    };
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    Ok(socket)
+}
+
 /// A socket that neither blocks nor is inherited.
-fn socket(family: AddressFamily, kind: SocketType) -> io::Result<std::os::fd::OwnedFd> {
+fn socket(family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     {
         let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
