@@ -147,6 +147,10 @@ fn published(suite: &mut Suite) {
         ports::a_port_in_use_fails_the_start_and_names_the_owner,
     );
     suite.case(
+        "ports::datagrams_find_their_way_back",
+        ports::datagrams_find_their_way_back,
+    );
+    suite.case(
         "ports::servers_of_the_machine_appear_too",
         ports::servers_of_the_machine_appear_too,
     );

@@ -46,6 +46,7 @@ mod udp;
 use std::{collections::BTreeMap, fmt, net::Ipv6Addr, sync::Arc};
 
 use colima_core::Connect;
+use tokio::sync::Semaphore;
 
 pub use conflict::{Cause, Conflict};
 pub use owner::Owner;
@@ -56,6 +57,9 @@ use reconcile::reconcile;
 
 /// Open ports at once unless the caller says otherwise.
 const DEFAULT_LIMIT: usize = 1024;
+
+/// Connections at once, all ports together, unless the caller says otherwise.
+const DEFAULT_CONNECTIONS: usize = 3072;
 
 /// Something that [`Forwarder::apply`] did or could not do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +82,7 @@ pub enum Change {
 pub struct Forwarder<C> {
     connect: Arc<C>,
     limit: usize,
+    connections: Arc<Semaphore>,
     open: BTreeMap<Place, Open>,
     conflicts: BTreeMap<Place, Conflict>,
     /// Closed ports whose connections go on.
@@ -105,6 +110,7 @@ impl<C: Connect + 'static> Forwarder<C> {
         Self {
             connect: Arc::new(connect),
             limit: DEFAULT_LIMIT,
+            connections: Arc::new(Semaphore::new(DEFAULT_CONNECTIONS)),
             open: BTreeMap::new(),
             conflicts: BTreeMap::new(),
             finishing: Vec::new(),
@@ -115,6 +121,16 @@ impl<C: Connect + 'static> Forwarder<C> {
     #[must_use]
     pub fn limit(mut self, ports: usize) -> Self {
         self.limit = ports;
+        self
+    }
+
+    /// Most connections at once, all ports together; 3,072 by default. More wait to be accepted, and UDP
+    /// peers beyond it are not heard. With less than what the way to the guest can carry, ports never
+    /// keep others from it.
+    #[must_use]
+    pub fn connections(mut self, at_once: usize) -> Self {
+        let at_once = at_once.clamp(1, Semaphore::MAX_PERMITS);
+        self.connections = Arc::new(Semaphore::new(at_once));
         self
     }
 
@@ -162,7 +178,7 @@ impl<C: Connect + 'static> Forwarder<C> {
         }
         let mut conflicts = BTreeMap::new();
         for forward in steps.open {
-            match Listening::open(&forward, &self.connect) {
+            match Listening::open(&forward, &self.connect, &self.connections) {
                 Ok(listening) => {
                     changes.push(Change::Opened(forward.clone()));
                     let open = Open {

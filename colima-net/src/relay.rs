@@ -50,6 +50,7 @@ pub struct Relay<C> {
     connect: Arc<C>,
     endpoint: Endpoint,
     limit: usize,
+    shared: Option<Arc<Semaphore>>,
     drain: Duration,
     events: broadcast::Sender<RelayEvent>,
     gauge: watch::Sender<usize>,
@@ -74,6 +75,7 @@ impl<C: Connect + 'static> Relay<C> {
             connect: Arc::new(connect),
             endpoint,
             limit: DEFAULT_LIMIT,
+            shared: None,
             drain: DEFAULT_DRAIN,
             events: broadcast::Sender::new(EVENT_BACKLOG),
             gauge: watch::Sender::new(0),
@@ -86,6 +88,13 @@ impl<C: Connect + 'static> Relay<C> {
     #[must_use]
     pub fn limit(mut self, connections: usize) -> Self {
         self.limit = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// Also takes a permit of `shared` for every connection: a limit for several relays together.
+    #[must_use]
+    pub fn within(mut self, shared: Arc<Semaphore>) -> Self {
+        self.shared = Some(shared);
         self
     }
 
@@ -137,8 +146,12 @@ impl<C: Connect + 'static> Relay<C> {
         loop {
             // Accepting without a permit would take clients out of the backlog to let them wait.
             let accepted = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, self.listener.accept().await)
+                let own = Arc::clone(&permits).acquire_owned().await;
+                let shared = match &self.shared {
+                    Some(shared) => Some(Arc::clone(shared).acquire_owned().await),
+                    None => None,
+                };
+                ((own, shared), self.listener.accept().await)
             };
             let (permit, accepted) = tokio::select! {
                 () = &mut shutdown => break,

@@ -2,13 +2,13 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
 use super::{
     command::Finished,
-    world::{Form, IMAGE, World, eventually},
+    world::{Form, IMAGE, PROFILE, World, eventually},
 };
 
 /// A web server that says hello, as one argument of `sh -c`.
@@ -170,6 +170,73 @@ pub(crate) fn servers_of_the_machine_appear_too(world: &World) {
     assert_eq!(status["state"], "running", "{status}");
     drop(ours);
     world.docker(["rm", "--force", "host"]).ok();
+}
+
+/// UDP: every peer gets the answer to its own question. Busybox has no such server, so perl of the machine
+/// serves in the container's network.
+pub(crate) fn datagrams_find_their_way_back(world: &World) {
+    world.machine_runs();
+    world.docker(["rm", "--force", "datagrams"]).finish();
+    let port = free_port();
+    let publish = format!("{port}:53/udp");
+    world
+        .docker([
+            "run",
+            "--detach",
+            "--init",
+            "--name",
+            "datagrams",
+            "--publish",
+            &publish,
+            IMAGE,
+            "sleep",
+            "1000000",
+        ])
+        .ok();
+    let format = ["inspect", "--format", "{{.State.Pid}}", "datagrams"];
+    let pid = world.docker(format).ok().text().to_owned();
+    let server = "socket(S, PF_INET, SOCK_DGRAM, 0) or die; \
+        bind(S, pack_sockaddr_in(53, INADDR_ANY)) or die; \
+        while ($p = recv(S, $m, 65536, 0)) { send(S, \"got $m\", 0, $p); exit if $m eq \"end\" }";
+    world.guest(
+        PROFILE,
+        &format!(
+            "nsenter --target {pid} --net perl -MSocket -e '{server}' >/dev/null 2>&1 </dev/null &"
+        ),
+    );
+    let peers = LOOPBACKS.map(|loopback| {
+        let peer = UdpSocket::bind(at(loopback, 0)).expect("loopback is up");
+        peer.connect(at(loopback, port))
+            .expect("no more than a note");
+        let limit = Some(Duration::from_millis(500));
+        peer.set_read_timeout(limit).expect("not zero");
+        (loopback, peer)
+    });
+    for question in ["first", "second", &"long".repeat(2000)] {
+        for (loopback, peer) in &peers {
+            let question = format!("{question} of {loopback}");
+            let end = Instant::now() + SERVER_STARTS;
+            let mut buffer = vec![0; 70_000];
+            // Datagrams may be lost, and are as long as the server does not listen.
+            let answer = loop {
+                peer.send(question.as_bytes())
+                    .expect("the host has the port");
+                if let Ok(count) = peer.recv(&mut buffer) {
+                    break &buffer[..count];
+                }
+                assert!(Instant::now() < end, "{loopback}: no answer");
+            };
+            let expected = format!("got {question}");
+            assert_eq!(String::from_utf8_lossy(answer), expected);
+            // Answers to what was sent again.
+            while peer.recv(&mut buffer).is_ok() {}
+        }
+    }
+    peers[0].1.send(b"end").expect("the host has the port");
+    world.docker(["rm", "--force", "datagrams"]).ok();
+    eventually("the port is free", Duration::from_secs(60), || {
+        UdpSocket::bind(at("0.0.0.0", port)).is_ok()
+    });
 }
 
 /// How `docker run` of a server ended.

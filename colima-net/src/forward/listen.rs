@@ -6,11 +6,11 @@ use colima_core::{Connect, Endpoint, ports::Protocol};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{AbortHandle, JoinHandle},
 };
 
-use super::rules::Forward;
+use super::{rules::Forward, udp::UdpPort};
 use crate::{Relay, datagrams};
 
 /// Connections of one port at once; more wait to be accepted.
@@ -43,11 +43,22 @@ impl Listening {
     pub(super) fn open<C: Connect + 'static>(
         forward: &Forward,
         connect: &Arc<C>,
+        connections: &Arc<Semaphore>,
     ) -> io::Result<Self> {
         let (stop, stopping) = watch::channel(false);
         let (listening, task) = match forward.protocol {
-            Protocol::Tcp => tcp(forward, Arc::clone(connect), stopping)?,
-            Protocol::Udp => udp(forward, Arc::clone(connect), stopping)?,
+            Protocol::Tcp => tcp(
+                forward,
+                Arc::clone(connect),
+                Arc::clone(connections),
+                stopping,
+            )?,
+            Protocol::Udp => udp(
+                forward,
+                Arc::clone(connect),
+                Arc::clone(connections),
+                stopping,
+            )?,
         };
         let task = AbortOnDrop(task.abort_handle());
         Ok(Self {
@@ -78,6 +89,7 @@ impl Listening {
 fn tcp<C: Connect + 'static>(
     forward: &Forward,
     connect: Arc<C>,
+    connections: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<(watch::Receiver<bool>, JoinHandle<()>)> {
     let listener = bind(forward.host)?;
@@ -87,6 +99,7 @@ fn tcp<C: Connect + 'static>(
     };
     let relay = Relay::new(listener, connect, endpoint)
         .limit(MOST_CONNECTIONS)
+        .within(connections)
         .drain(Duration::MAX);
     let listening = relay.listening();
     let task = tokio::spawn(async move {
@@ -102,6 +115,7 @@ fn tcp<C: Connect + 'static>(
 fn udp<C: Connect + 'static>(
     forward: &Forward,
     connect: Arc<C>,
+    connections: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 ) -> io::Result<(watch::Receiver<bool>, JoinHandle<()>)> {
     let socket = socket_at(forward.host, SocketType::DGRAM)?;
@@ -110,8 +124,13 @@ fn udp<C: Connect + 'static>(
     let endpoint = datagrams::endpoint(forward.guest);
     let (open, listening) = watch::channel(true);
     let task = tokio::spawn(async move {
-        let idle = datagrams::DEFAULT_IDLE;
-        super::udp::serve(socket, connect, endpoint, idle, stopping).await;
+        let port = UdpPort {
+            connect,
+            endpoint,
+            connections,
+            idle: datagrams::DEFAULT_IDLE,
+        };
+        port.serve(socket, stopping).await;
         open.send_replace(false);
     });
     Ok((listening, task))

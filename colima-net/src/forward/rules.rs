@@ -232,6 +232,12 @@ impl Rules {
                 asked: Asked::Address,
                 ..
             }) => vec![port.address],
+            // docker publishes on 0.0.0.0 in any case. With `::` standing in for it, a port that is going
+            // would come back for the moment between the one and the other.
+            Some(_) if port.address.is_unspecified() && port.address.is_ipv6() => {
+                let plain = self.plain.iter().copied();
+                plain.filter(IpAddr::is_ipv6).collect()
+            }
             _ if port.address.is_unspecified() => self.plain.clone(),
             // The guest's docker has another default address: that was asked for, too.
             Some(_) => vec![port.address],

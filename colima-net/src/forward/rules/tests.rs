@@ -33,7 +33,7 @@ fn plan(rules: &Rules, ports: &[GuestPort]) -> Vec<String> {
 fn one_row_per_class() {
     use Asked::{Address, Port};
     let rules = Rules::default();
-    let rows: [(&[GuestPort], &[&str]); 11] = [
+    let rows: [(&[GuestPort], &[&str]); 12] = [
         // -p 8080:80, as docker listens for it.
         (
             &[
@@ -52,6 +52,11 @@ fn one_row_per_class() {
                 "127.0.0.1:8080/tcp -> 127.0.0.1:8080",
                 "[::1]:8080/tcp -> 127.0.0.1:8080",
             ],
+        ),
+        // What is left of it for a moment when it goes.
+        (
+            &[published("[::]:8080/tcp", Port)],
+            &["[::1]:8080/tcp -> [::1]:8080"],
         ),
         (
             &[published("0.0.0.0:8080/tcp", Address)],
