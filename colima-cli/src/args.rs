@@ -5,6 +5,7 @@
 mod image;
 mod legacy;
 mod logs;
+mod port;
 mod profile_choice;
 mod ssh;
 mod start;
@@ -18,9 +19,10 @@ pub use self::{
     image::{ImageArgs, ImageVerb},
     legacy::LegacyFlag,
     logs::{LogSource, LogsArgs},
+    port::{PortArgs, PortListArgs, PortVerb},
     profile_choice::ProfileArg,
     ssh::SshArgs,
-    start::{Activation, MountArg, RuntimeArg, StartArgs},
+    start::{Activation, MountArg, PortForwarderArg, RuntimeArg, StartArgs},
     stop::{DeleteArgs, RestartArgs, StopArgs},
 };
 
@@ -92,6 +94,8 @@ pub enum Verb {
     /// Open a shell in the machine, or run a command there
     #[command(visible_aliases = ["exec", "x"])]
     Ssh(SshArgs),
+    /// Tell which ports of the machine are open on this host
+    Port(PortArgs),
     /// Print versions
     Version(VersionArgs),
     /// Print what the machine and its supervisor wrote

@@ -8,7 +8,7 @@ use std::{
 use colima_core::{
     Arch,
     boot::{BootConfig, Network, Runtime},
-    config::{Config, Origin},
+    config::{Config, Origin, PortForwarder},
     runtime::{DaemonDefaults, daemon_json},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     environment::Environment,
     guest_user,
-    instance::{DataDisk, Images, InstanceSpec, Tools},
+    instance::{DataDisk, Forwarding, Images, InstanceSpec, PortSettings, Tools},
     ssh::{self, ClientConfig, SshKeyError},
     state_dir::{ProfilePaths, StateDir, write_private},
 };
@@ -63,6 +63,13 @@ pub fn assemble(
         runtime: config.runtime.value,
         images: images(state, environment)?,
         tools: tools(arch, state, environment)?,
+        ports: PortSettings {
+            forwarding: match config.port_forwarder.value {
+                PortForwarder::On => Forwarding::On,
+                PortForwarder::Off => Forwarding::Off,
+            },
+            plain: config.port_bind.value.clone(),
+        },
     };
     let user = guest_user::mirror(&environment.user);
     let keys = make_keys(paths, &user.name, name)?;

@@ -25,6 +25,7 @@ mod docker;
 mod image;
 mod list;
 mod logs;
+mod port;
 mod proxy;
 mod restart;
 mod ssh;
@@ -79,6 +80,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::Status(args) => context.block_on(status::run(&context, args)),
         Verb::List(args) => context.block_on(list::run(&context, args, cli.names_profile())),
         Verb::Ssh(args) => context.block_on(ssh::run(&context, args)),
+        Verb::Port(args) => context.block_on(port::run(&context, &args.verb)),
         Verb::Version(_) => context.block_on(version::run(&context)),
         Verb::Logs(args) => logs::run(&context, args),
         Verb::Image(args) => context.block_on(image::run(&context, args)),

@@ -19,7 +19,7 @@ pub mod client;
 
 /// Version of this protocol. A daemon of another version is replaced by one of ours: it holds
 /// nothing that its successor does not find again.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const LONGEST_LINE: u64 = 4 << 20;
 

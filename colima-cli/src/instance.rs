@@ -24,6 +24,7 @@ use crate::{
 
 mod failure;
 mod images;
+mod ports;
 mod probe;
 mod record;
 mod relays;
@@ -32,6 +33,8 @@ mod unfinished;
 
 pub(crate) use failure::image as image_failure;
 pub(crate) use images::{base_of, build_image, builder as image_builder};
+use ports::HostPorts;
+pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
 pub use record::InstanceRecord;
 use relays::Relays;
@@ -62,6 +65,9 @@ pub struct InstanceSpec {
     pub images: Images,
     /// The programs that are needed.
     pub tools: Tools,
+    /// Ports of the guest on the host.
+    #[serde(default)]
+    pub ports: PortSettings,
 }
 
 /// The wanted size of the data disk.
@@ -124,6 +130,7 @@ pub struct Instance {
     machine: Arc<Machine>,
     agent: Agent<Mux>,
     relays: Relays,
+    ports: HostPorts,
 }
 
 /// What [`Instance::find`] found.
@@ -205,16 +212,18 @@ impl Instance {
         let machine = Arc::new(machine);
         let parts = InstanceRecord::read(&paths.record).and_then(|record| {
             let agent = Agent::new(mux(&machine));
-            let relays = Relays::open(paths, &record.spec, agent.transport())?;
-            Ok((record, agent, relays))
+            let ports = HostPorts::open(&record.spec.ports, &agent);
+            let relays = Relays::open(paths, &record.spec, agent.transport(), &ports)?;
+            Ok((record, agent, relays, ports))
         });
         Ok(match parts {
-            Ok((record, agent, relays)) => Found::Instance(Box::new(Self {
+            Ok((record, agent, relays, ports)) => Found::Instance(Box::new(Self {
                 paths: paths.clone(),
                 record,
                 machine,
                 agent,
                 relays,
+                ports,
             })),
             Err(why) => Found::Stranded(Stranded { machine, why }),
         })
@@ -251,6 +260,7 @@ impl Instance {
         compare("disk", !grows);
         compare("root-disk", running.root_disk == wanted.root_disk);
         compare("runtime", running.runtime == wanted.runtime);
+        compare("ports", running.ports == wanted.ports);
         differing
     }
 
@@ -261,6 +271,7 @@ impl Instance {
 
     /// Takes down what stood on the host for a machine that has ended.
     pub async fn clean_up(&self) {
+        self.ports.close().await;
         self.relays.close().await;
     }
 
@@ -282,6 +293,7 @@ impl Instance {
             name: "stopping the machine".to_owned(),
         });
         // First, so that a client sees the end of its connection and not a silence.
+        self.ports.close().await;
         self.relays.close().await;
         let plan = match manner {
             StopManner::Forced => StopPlan::forced(),

@@ -7,6 +7,7 @@ mod commands;
 pub mod control;
 pub mod daemon;
 pub mod docker_context;
+mod docker_relay;
 pub mod environment;
 pub mod exit_code;
 pub mod guest_user;

@@ -10,6 +10,8 @@ use std::{
 use colima_core::{Arch, Bytes, boot::Runtime};
 use serde_json::{Map, Value, json};
 
+use crate::instance::PortReport;
+
 /// The state of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,6 +97,8 @@ pub struct StatusReport {
     pub memory: Bytes,
     /// Disk for images, containers, volumes.
     pub disk: Bytes,
+    /// The guest's ports on the host; `None` where they are not forwarded.
+    pub ports: Option<PortReport>,
 }
 
 /// How much `status` tells people.
@@ -126,6 +130,7 @@ impl StatusReport {
         optional("mountType", self.mount_type.clone());
         optional("address", self.ip_address.clone());
         optional("docker socket", self.docker_url());
+        optional("ports", self.ports.as_ref().and_then(PortReport::brief));
         if detail == Detail::Extended {
             rows.push(("cpu", self.cpus.to_string()));
             rows.push(("mem", self.memory.to_string()));
@@ -134,6 +139,13 @@ impl StatusReport {
         let mut text = format!("{}\n", escaped(&self.display_name));
         for (name, value) in rows {
             push(&mut text, format_args!("  {name}: {}\n", escaped(&value)));
+        }
+        let ports = self.ports.iter();
+        for conflict in ports.flat_map(|ports| &ports.conflicts) {
+            push(
+                &mut text,
+                format_args!("  port conflict: {}\n", escaped(conflict)),
+            );
         }
         for problem in &self.problems {
             push(&mut text, format_args!("  problem: {}\n", escaped(problem)));
@@ -167,6 +179,10 @@ impl StatusReport {
         put("state", json!(self.state.as_str()));
         if let Some(accelerator) = &self.accelerator {
             put("accelerator", json!(accelerator));
+        }
+        if let Some(ports) = &self.ports {
+            put("ports", json!(ports.open));
+            put("port_conflicts", json!(ports.conflicts));
         }
         if !self.problems.is_empty() {
             put("problems", json!(self.problems));
@@ -220,14 +236,18 @@ pub fn list_table(entries: &[ListEntry]) -> String {
             escaped(entry.address.as_deref().unwrap_or_default()),
         ]
     }));
+    aligned(&rows)
+}
+
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());
         // Colima's distance between columns.
         widths.max().unwrap_or(0) + 4
     };
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut table = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             push(&mut line, format_args!("{cell:width$}"));
@@ -236,6 +256,52 @@ pub fn list_table(entries: &[ListEntry]) -> String {
         table.push('\n');
     }
     table
+}
+
+impl PortReport {
+    /// The open ports in one line, as far as one line goes.
+    fn brief(&self) -> Option<String> {
+        const MOST: usize = 8;
+        let mut texts: Vec<String> = self
+            .open
+            .iter()
+            .take(MOST)
+            .map(|port| format!("{}/{}", port.host, port.protocol))
+            .collect();
+        if self.open.len() > MOST {
+            texts.push(format!("and {} more", self.open.len() - MOST));
+        }
+        (!texts.is_empty()).then(|| texts.join(", "))
+    }
+}
+
+/// A table of open ports for people. Without ports it is the heading alone.
+#[must_use]
+pub fn port_table(ports: &PortReport) -> String {
+    let heading = ["HOST", "PROTOCOL", "GUEST", "CONTAINER"];
+    let mut rows = vec![heading.map(ToOwned::to_owned)];
+    rows.extend(ports.open.iter().map(|port| {
+        [
+            escaped(&port.host),
+            escaped(&port.protocol),
+            escaped(&port.guest),
+            escaped(port.container.as_deref().unwrap_or_default()),
+        ]
+    }));
+    aligned(&rows)
+}
+
+/// One JSON object per line and open port, then one per conflict.
+#[must_use]
+pub fn port_json(ports: &PortReport) -> String {
+    let open = ports.open.iter().map(|port| json!(port));
+    let conflicts = ports
+        .conflicts
+        .iter()
+        .map(|conflict| json!({ "conflict": conflict }));
+    open.chain(conflicts)
+        .map(|object| format!("{object}\n"))
+        .collect()
 }
 
 /// One JSON object per line and profile.

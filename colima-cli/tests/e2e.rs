@@ -18,6 +18,7 @@ mod e2e {
     pub(crate) mod images;
     pub(crate) mod interrupted;
     pub(crate) mod life;
+    pub(crate) mod ports;
     pub(crate) mod process;
     pub(crate) mod resources;
     pub(crate) mod streams;
@@ -27,7 +28,7 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, command_line, containers, hygiene, images, interrupted, life,
+    another_user, command_line, containers, hygiene, images, interrupted, life, ports,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     suite.world().prepare();
 
     relay(&mut suite);
+    published(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
     end(&mut suite);
@@ -124,6 +126,34 @@ fn relay(suite: &mut Suite) {
             baseline.holds_again(world);
         });
     }
+}
+
+/// Published ports, still on the first boot.
+fn published(suite: &mut Suite) {
+    suite.case(
+        "ports::published_ports_take_connections_at_once",
+        ports::published_ports_take_connections_at_once,
+    );
+    suite.case(
+        "ports::a_restarted_container_is_there_at_once",
+        ports::a_restarted_container_is_there_at_once,
+    );
+    suite.case(
+        "ports::addresses_are_those_that_were_asked_for",
+        ports::addresses_are_those_that_were_asked_for,
+    );
+    suite.case(
+        "ports::a_port_in_use_fails_the_start_and_names_the_owner",
+        ports::a_port_in_use_fails_the_start_and_names_the_owner,
+    );
+    suite.case(
+        "ports::datagrams_find_their_way_back",
+        ports::datagrams_find_their_way_back,
+    );
+    suite.case(
+        "ports::servers_of_the_machine_appear_too",
+        ports::servers_of_the_machine_appear_too,
+    );
 }
 
 /// The verbs, still on the first boot, and its orderly end.

@@ -5,19 +5,28 @@
 //! ends the conversation. Bytes that do not fit JSON (standard input and output of a command) follow
 //! the line that announces their length. Lines are at most [`LONGEST_LINE`] bytes.
 //!
+//! One request has a conversation that goes on: [`Request::WatchPorts`]. The host may follow it with
+//! any number of [`Request::DrainPorts`] on the same stream.
+//!
 //! Versions: the agent accepts [`PROTOCOL_VERSION`] and the one before it, because after a resume the
-//! agent in memory may be older than the program on the host.
+//! agent in memory may be older than the program on the host. Version 2 added the two requests about
+//! ports; an agent of version 1 answers them with [`Reply::Failed`].
 
 use serde::{Deserialize, Serialize};
+
+use crate::ports::GuestPort;
 
 /// The endpoint name of the agent: [`crate::Endpoint::Service`].
 pub const SERVICE: &str = "agent";
 
 /// The version of this protocol.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The longest line either side reads before it gives up, in bytes.
 pub const LONGEST_LINE: usize = 1 << 20;
+
+/// The most ports that an agent tells of; what is beyond is left out.
+pub const MOST_PORTS: usize = 2048;
 
 /// What the host asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +56,18 @@ pub enum Request {
     },
     /// Power off in order. Answered by [`Reply::Done`] before it happens.
     PowerOff,
+    /// Tell which ports are served, now and as that changes, until the stream closes. Answered by
+    /// [`Reply::Ports`] once and any number of [`Reply::PortsChanged`].
+    WatchPorts,
+    /// Follows [`Request::WatchPorts`] on its stream: look now, tell what changed, and then say so with
+    /// [`Reply::PortsDrained`].
+    DrainPorts {
+        /// Comes back with the answer.
+        token: u64,
+        /// A container, by id or name, whose publishes are looked up for the answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<String>,
+    },
 }
 
 /// What the agent answers.
@@ -93,4 +114,86 @@ pub enum Reply {
     },
     /// Done as asked.
     Done,
+    /// All ports that are served, at most [`MOST_PORTS`].
+    Ports {
+        /// In no particular order.
+        ports: Vec<GuestPort>,
+    },
+    /// Ports changed. One whose publish changed is in both lists.
+    PortsChanged {
+        /// These are not served any more.
+        closed: Vec<GuestPort>,
+        /// These are served now.
+        opened: Vec<GuestPort>,
+    },
+    /// Everything that had happened when the host asked has been told.
+    PortsDrained {
+        /// From the request.
+        token: u64,
+        /// The ports that the container of the request publishes now.
+        container: Vec<GuestPort>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::{Asked, Protocol, Publish};
+
+    #[test]
+    fn ports_on_the_wire() {
+        let published = GuestPort {
+            protocol: Protocol::Tcp,
+            address: [0, 0, 0, 0].into(),
+            port: 8080,
+            published: Some(Publish {
+                container: "4a1b".to_owned(),
+                name: "web".to_owned(),
+                asked: Asked::Port,
+            }),
+        };
+        let socket = GuestPort::socket(Protocol::Udp, "[::1]:53".parse().unwrap());
+        assert_eq!(published.to_string(), "0.0.0.0:8080/tcp");
+        assert_eq!(socket.to_string(), "[::1]:53/udp");
+        let reply = Reply::PortsChanged {
+            closed: vec![socket],
+            opened: vec![published],
+        };
+        let text = r#"{"reply":"ports_changed","closed":[{"protocol":"udp","address":"::1","port":53}],"opened":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"published":{"container":"4a1b","name":"web","asked":"port"}}]}"#;
+        assert_eq!(serde_json::to_string(&reply).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Reply>(text).unwrap(), reply);
+    }
+
+    /// What a host of version 1 says and understands still has its form.
+    #[test]
+    fn version_1_is_understood() {
+        let run = Request::Run {
+            argv: vec!["true".to_owned()],
+            stdin_len: 0,
+        };
+        let text = r#"{"request":"run","argv":["true"],"stdin_len":0}"#;
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), run);
+        let text = r#"{"reply":"hello","protocol":1,"agent":"0.1.0","boot_id":"x"}"#;
+        assert!(matches!(
+            serde_json::from_str::<Reply>(text).unwrap(),
+            Reply::Hello { protocol: 1, .. }
+        ));
+    }
+
+    /// A line never exceeds its limit, however long the names are that the agent cuts.
+    #[test]
+    fn the_most_ports_fit_one_line() {
+        let port = GuestPort {
+            protocol: Protocol::Tcp,
+            address: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+            port: u16::MAX,
+            published: Some(Publish {
+                container: "f".repeat(64),
+                name: "n".repeat(128),
+                asked: Asked::Address,
+            }),
+        };
+        let one = serde_json::to_string(&port).unwrap().len() + 1;
+        assert!(one * MOST_PORTS + 100 < LONGEST_LINE, "{one} bytes each");
+    }
 }

@@ -29,7 +29,7 @@ mod known_keys;
 mod limits;
 mod template;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 pub use colima_yaml::{ConfigFile, NotActedOn, ParseConfigError, Problem};
 pub use edit::{EditConfigError, Scalar, set_scalars, write_back};
@@ -60,8 +60,24 @@ pub struct Settings {
     pub hostname: Option<String>,
     /// Environment of the guest, name to value. Layers are merged name by name.
     pub env: BTreeMap<String, String>,
+    /// Whether ports of the guest appear on the host.
+    pub port_forwarder: Option<PortForwarder>,
+    /// The host's addresses of ports for which none was asked.
+    pub port_bind: Option<Vec<IpAddr>>,
     /// The user's part of the docker daemon's configuration.
     pub docker: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Whether ports of the guest appear on the host.
+///
+/// Colima's `ssh` and `grpc` are two ways of doing it; there is one here, which does what both do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortForwarder {
+    /// They do.
+    #[default]
+    On,
+    /// They do not.
+    Off,
 }
 
 /// Where a value came from.
@@ -133,6 +149,10 @@ pub struct Config {
     pub auto_activate: Setting<bool>,
     /// The guest's host name; `None` follows the profile's name.
     pub hostname: Setting<Option<String>>,
+    /// Whether ports of the guest appear on the host; they do unless said otherwise.
+    pub port_forwarder: Setting<PortForwarder>,
+    /// The host's addresses of ports for which none was asked; empty for 127.0.0.1 and ::1.
+    pub port_bind: Setting<Vec<IpAddr>>,
     /// Environment of the guest, each name with its own origin.
     pub env: BTreeMap<String, Setting<String>>,
     /// The user's part of the docker daemon's configuration.
@@ -179,6 +199,16 @@ impl Config {
                 flags.hostname.clone().map(Some).as_ref(),
                 file.hostname.clone().map(Some).as_ref(),
                 None,
+            ),
+            port_forwarder: Setting::choose(
+                flags.port_forwarder.as_ref(),
+                file.port_forwarder.as_ref(),
+                PortForwarder::default(),
+            ),
+            port_bind: Setting::choose(
+                flags.port_bind.as_ref(),
+                file.port_bind.as_ref(),
+                Vec::new(),
             ),
             env: merge_env(&flags.env, &file.env),
             docker: flags

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use colima_core::{
     Arch, Bytes,
-    config::{ConfigFile, Settings, Standing},
+    config::{ConfigFile, PortForwarder, Settings, Standing},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -25,6 +25,8 @@ fn every_key_that_is_acted_on() {
         runtime: Some("none".to_owned()),
         auto_activate: Some(false),
         hostname: Some("box".to_owned()),
+        port_forwarder: Some(PortForwarder::Off),
+        port_bind: Some(vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()]),
         env: BTreeMap::from(
             [
                 ("A", "1.10"),
@@ -46,12 +48,38 @@ arch: arm64
 runtime: none
 autoActivate: no
 hostname: box
+portForwarder: none
+network: {portBind: all}
 env: {A: 1.10, B: true, C: 007, D: , E: a b}
 docker:
   features: {buildkit: false}
   debug: true
 ";
     assert_eq!(settings(text), expected);
+}
+
+#[test]
+fn where_ports_appear() {
+    let bind = |text: &str| settings(&format!("network: {{portBind: {text}}}")).port_bind;
+    assert_eq!(bind("127.0.0.1"), Some(vec![[127, 0, 0, 1].into()]));
+    assert_eq!(bind("\"::\""), Some(vec!["::".parse().unwrap()]));
+    assert_eq!(bind("\"\""), None);
+    for (word, expected) in [
+        ("ssh", Some(PortForwarder::On)),
+        ("grpc", Some(PortForwarder::On)),
+        ("none", Some(PortForwarder::Off)),
+        ("''", None),
+    ] {
+        let text = format!("portForwarder: {word}");
+        assert_eq!(settings(&text).port_forwarder, expected, "{word}");
+    }
+    for wrong in [
+        "portForwarder: slirp",
+        "network: {portBind: eth0}",
+        "network: {portBind: 80}",
+    ] {
+        assert!(ConfigFile::parse(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

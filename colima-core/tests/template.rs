@@ -1,6 +1,6 @@
 //! The file that a new profile begins with.
 
-use colima_core::config::{Config, ConfigFile, Settings, TEMPLATE, write_back};
+use colima_core::config::{Config, ConfigFile, PortForwarder, Settings, TEMPLATE, write_back};
 
 #[test]
 fn the_template_says_the_defaults() {
@@ -15,6 +15,8 @@ fn the_template_says_the_defaults() {
     assert_eq!(said.runtime.value, unsaid.runtime.value);
     assert_eq!(said.auto_activate.value, unsaid.auto_activate.value);
     assert_eq!(said.hostname.value, unsaid.hostname.value);
+    assert_eq!(said.port_forwarder.value, unsaid.port_forwarder.value);
+    assert_eq!(said.port_bind.value, unsaid.port_bind.value);
     assert_eq!(said.docker, unsaid.docker);
 }
 
@@ -25,6 +27,7 @@ fn what_was_typed_is_filled_in() {
         memory: Some("2.5".parse().unwrap()),
         hostname: Some("box".to_owned()),
         auto_activate: Some(false),
+        port_forwarder: Some(PortForwarder::Off),
         ..Settings::default()
     };
     let text = write_back(TEMPLATE, &flags).unwrap();

@@ -2,7 +2,10 @@
 //!
 //! [`Agent`] adds to a transport what only the agent can do: run commands ([`Guest`]), tell when the
 //! guest is ready, flush its file systems, set its clock, power it off. Every call is a stream of its
-//! own, so that a long `wait_ready` never delays anything else.
+//! own, so that a long `wait_ready` never delays anything else. [`Agent::watch_ports`] tells which ports
+//! the guest serves as that changes.
+
+mod ports;
 
 use std::{collections::BTreeMap, io, time::Duration};
 
@@ -11,6 +14,8 @@ use colima_core::{
     agent::{LONGEST_LINE, Reply, Request, SERVICE},
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+pub use ports::{PortNews, PortWatch};
 
 /// The most output of one command that [`Guest::run`] takes into memory, in bytes per stream.
 pub const LARGEST_OUTPUT: u64 = 64 << 20;
@@ -173,6 +178,19 @@ impl<C: Connect> Agent<C> {
         self.order(&Request::PowerOff).await
     }
 
+    /// Follows the ports that the guest serves; when it returns, those of now are known.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Failed`] when the agent is too old to know about ports.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the question.
+    pub async fn watch_ports(&self) -> Result<PortWatch<C::Stream>, AgentError> {
+        PortWatch::begin(self.ask(&Request::WatchPorts).await?).await
+    }
+
     async fn order(&self, request: &Request) -> Result<(), AgentError> {
         let mut talk = self.ask(request).await?;
         match read_reply(&mut talk).await? {
@@ -272,7 +290,11 @@ where
         }
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    serde_json::from_slice(&line).map_err(|error| AgentError::Protocol {
+    parse(&line)
+}
+
+fn parse(line: &[u8]) -> Result<Reply, AgentError> {
+    serde_json::from_slice(line).map_err(|error| AgentError::Protocol {
         what: format!("an unknown reply ({error})"),
     })
 }

@@ -8,6 +8,9 @@
 //!   port whose clients each get a stream to an endpoint on the far side.
 //! * [`mux::Mux`] (feature `mux`) is such a far side: it opens many streams over one link, and keeps
 //!   the link up. [`mux::serve`] answers it at the other end.
+//! * [`forward`] (feature `forward`) makes ports of the far side appear here: rules, conflicts, and a
+//!   relay for each port.
+//! * [`datagrams`] carries UDP over a stream.
 //! * [`Local`] is the far side that is not far: sockets of this machine.
 //! * [`agent`] (feature `agent`) is the client of a guest's agent, over any far side.
 //! * [`pump`] is what they share: two streams joined so that each ends as the other does.
@@ -57,7 +60,10 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+pub mod datagrams;
 mod error;
+#[cfg(feature = "forward")]
+pub mod forward;
 mod local;
 #[cfg(feature = "mux")]
 pub mod mux;

@@ -50,9 +50,11 @@ pub struct Relay<C> {
     connect: Arc<C>,
     endpoint: Endpoint,
     limit: usize,
+    shared: Option<Arc<Semaphore>>,
     drain: Duration,
     events: broadcast::Sender<RelayEvent>,
     gauge: watch::Sender<usize>,
+    listening: watch::Sender<bool>,
 }
 
 impl<C> fmt::Debug for Relay<C> {
@@ -73,9 +75,11 @@ impl<C: Connect + 'static> Relay<C> {
             connect: Arc::new(connect),
             endpoint,
             limit: DEFAULT_LIMIT,
+            shared: None,
             drain: DEFAULT_DRAIN,
             events: broadcast::Sender::new(EVENT_BACKLOG),
             gauge: watch::Sender::new(0),
+            listening: watch::Sender::new(true),
         }
     }
 
@@ -84,6 +88,13 @@ impl<C: Connect + 'static> Relay<C> {
     #[must_use]
     pub fn limit(mut self, connections: usize) -> Self {
         self.limit = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// Also takes a permit of `shared` for every connection: a limit for several relays together.
+    #[must_use]
+    pub fn within(mut self, shared: Arc<Semaphore>) -> Self {
+        self.shared = Some(shared);
         self
     }
 
@@ -104,6 +115,12 @@ impl<C: Connect + 'static> Relay<C> {
     #[must_use]
     pub fn open_connections(&self) -> watch::Receiver<usize> {
         self.gauge.subscribe()
+    }
+
+    /// Whether the listener is open. Once it is closed its address is free, while connections may go on.
+    #[must_use]
+    pub fn listening(&self) -> watch::Receiver<bool> {
+        self.listening.subscribe()
     }
 
     /// Serves clients until `shutdown` completes, and then lets open connections finish for as
@@ -129,8 +146,12 @@ impl<C: Connect + 'static> Relay<C> {
         loop {
             // Accepting without a permit would take clients out of the backlog to let them wait.
             let accepted = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, self.listener.accept().await)
+                let own = Arc::clone(&permits).acquire_owned().await;
+                let shared = match &self.shared {
+                    Some(shared) => Some(Arc::clone(shared).acquire_owned().await),
+                    None => None,
+                };
+                ((own, shared), self.listener.accept().await)
             };
             let (permit, accepted) = tokio::select! {
                 () = &mut shutdown => break,
@@ -175,6 +196,7 @@ impl<C: Connect + 'static> Relay<C> {
             });
         }
         drop(self.listener);
+        self.listening.send_replace(false);
         let finished = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(self.drain, finished).await;
         let aborted = connections.len();

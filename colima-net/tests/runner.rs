@@ -9,6 +9,10 @@ mod mux_model;
 mod mux_recovery;
 #[cfg(feature = "mux")]
 mod mux_streams;
+#[cfg(feature = "forward")]
+mod port_forwarding;
+#[cfg(feature = "agent")]
+mod port_watch;
 #[cfg(feature = "relay")]
 mod relay_connections;
 #[cfg(feature = "relay")]

@@ -8,7 +8,7 @@
 //! ```text
 //! port thread ── Connection ──▶ mux::serve ──▶ streams::handle ──▶ pump to a socket
 //!                (one stay of the host)                       └──▶ conversation (Request, Reply)
-//!                                              readiness (one task, many listeners)
+//!                                              readiness, ports (one task each, many listeners)
 //! ```
 
 mod command;
@@ -17,6 +17,7 @@ mod docker_api;
 mod notify;
 mod pipe;
 mod port;
+mod ports;
 mod readiness;
 mod streams;
 
@@ -29,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use colima_core::boot::MUX_PORT_NAME;
+use colima_core::boot::{MUX_PORT_NAME, Runtime};
 use colima_net::mux::{ServeConfig, serve};
 
 use crate::{
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub use port::{Connection, Port};
+pub use ports::Ports;
 pub use readiness::Readiness;
 pub use streams::handle;
 
@@ -50,15 +52,17 @@ const PORT_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Agent {
     readiness: Readiness,
+    ports: Ports,
     commands: tokio::sync::Semaphore,
 }
 
 impl Agent {
-    /// An agent that tells of this readiness.
+    /// An agent that tells of this readiness and these ports.
     #[must_use]
-    pub fn new(readiness: Readiness) -> Self {
+    pub fn new(readiness: Readiness, ports: Ports) -> Self {
         Self {
             readiness,
+            ports,
             commands: tokio::sync::Semaphore::new(command::MOST_AT_ONCE),
         }
     }
@@ -75,7 +79,10 @@ pub fn run(notify_socket: Option<&OsStr>) -> io::Result<Infallible> {
         .build()?;
     runtime.block_on(async {
         let status = InitStatus::read(Path::new(STATUS_PATH));
-        let agent = Arc::new(Agent::new(Readiness::watch(status)));
+        let runtime = status
+            .as_ref()
+            .map_or(Runtime::None, |status| status.runtime);
+        let agent = Arc::new(Agent::new(Readiness::watch(status), Ports::of(runtime)));
         let device = find_port()?;
         let mut port = Port::open(&device).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", device.display()))

@@ -13,7 +13,7 @@ use colima_core::{
     boot::Runtime,
 };
 use colima_guest::{
-    agent::{Agent, Readiness, handle},
+    agent::{Agent, Ports, Readiness, handle},
     status::{InitStatus, Stage},
 };
 use colima_net::mux::{Mux, MuxConfig, MuxStream, ServeConfig, serve};
@@ -22,6 +22,10 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     time::timeout,
 };
+
+mod agent {
+    mod ports;
+}
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -40,7 +44,7 @@ fn status(runtime: Runtime, failure: Option<&str>) -> InitStatus {
 /// A multiplexer to an agent that init left in this state.
 fn connect(status: Result<InitStatus, String>) -> Mux {
     let (host, guest) = tokio::io::duplex(64 << 10);
-    let agent = Arc::new(Agent::new(Readiness::watch(status)));
+    let agent = Arc::new(Agent::new(Readiness::watch(status), Ports::untraced(None)));
     tokio::spawn(serve(guest, ServeConfig::default(), move |incoming| {
         handle(incoming, Arc::clone(&agent))
     }));

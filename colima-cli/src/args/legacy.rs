@@ -62,7 +62,6 @@ const FLAGS: &[(&str, Option<char>, Takes, Standing)] = &[
     ("--network-interface", None, Value, DoesNotApply),
     ("--network-mode", None, Value, NotYet),
     ("--network-preferred-route", None, Switch, NotYet),
-    ("--port-forwarder", None, Value, NotYet),
     ("--registry-mirror", None, Value, NotYet),
     ("--ssh-agent", Some('s'), Switch, NotYet),
     ("--ssh-config", None, Switch, NotYet),

@@ -3,7 +3,7 @@
 use clap::Args;
 use colima_core::{ParseProfileNameError, ProfileName};
 
-use super::{Cli, Verb};
+use super::{Cli, PortArgs, PortVerb, Verb};
 use crate::environment::Environment;
 
 /// The profile as an argument.
@@ -48,6 +48,9 @@ impl Verb {
             Self::List(args) => &args.profile,
             Self::Version(args) => &args.profile,
             Self::Logs(args) => &args.profile,
+            Self::Port(PortArgs {
+                verb: PortVerb::List(args),
+            }) => &args.profile,
             Self::Ssh(_)
             | Self::Completion(_)
             | Self::Image(_)

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use colima_core::{
     Bytes,
-    config::{Settings, Standing},
+    config::{PortForwarder, Settings, Standing},
 };
 
 use super::{
@@ -75,6 +75,16 @@ pub struct StartArgs {
     )]
     pub mount: Vec<MountArg>,
 
+    /// Whether ports of containers appear on the host: ssh and grpc mean that they do [default: ssh]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME",
+        hide_possible_values = true,
+        help_heading = "Network"
+    )]
+    pub port_forwarder: Option<PortForwarderArg>,
+
     /// Stay in the foreground until interrupted, then stop the machine
     #[arg(short, long, help_heading = "Advanced")]
     pub foreground: bool,
@@ -105,6 +115,26 @@ pub enum RuntimeArg {
     /// not available yet
     #[value(hide = true)]
     Incus,
+}
+
+/// A port forwarder that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PortForwarderArg {
+    /// ports appear on the host
+    Ssh,
+    /// the same
+    Grpc,
+    /// they do not
+    None,
+}
+
+impl PortForwarderArg {
+    const fn setting(self) -> PortForwarder {
+        match self {
+            Self::Ssh | Self::Grpc => PortForwarder::On,
+            Self::None => PortForwarder::Off,
+        }
+    }
 }
 
 impl RuntimeArg {
@@ -178,6 +208,8 @@ impl StartArgs {
             auto_activate: self.activate,
             hostname: self.hostname.clone(),
             env: self.env.iter().cloned().collect(),
+            port_forwarder: self.port_forwarder.map(PortForwarderArg::setting),
+            port_bind: None,
             docker: None,
         }
     }

@@ -24,19 +24,13 @@ pub(super) async fn run(
         Some(mut talk) => answer(&mut talk).await?,
         None => Probe::Stopped,
     };
-    let Probe::Running { record, problems } = probe else {
-        return Err(match probe {
-            Probe::Stranded { why } => why,
-            Probe::Starting => CommandError::new(
-                ErrorKind::NotRunning,
-                format!("{} is starting", context.profile.display_name()),
-            ),
-            Probe::Stopping => CommandError::new(
-                ErrorKind::NotRunning,
-                format!("{} is stopping", context.profile.display_name()),
-            ),
-            _ => context.not_running(),
-        });
+    let Probe::Running {
+        record,
+        problems,
+        ports,
+    } = probe
+    else {
+        return Err(not_usable(context, probe));
     };
     let spec = &record.spec;
     let report = StatusReport {
@@ -57,6 +51,7 @@ pub(super) async fn run(
         cpus: spec.cpus,
         memory: spec.memory,
         disk: record.data_disk_size,
+        ports,
     };
     let detail = if args.extended {
         Detail::Extended
@@ -69,6 +64,20 @@ pub(super) async fn run(
         report.human(detail)
     })?;
     Ok(ExitCode::Ok)
+}
+
+/// Why a profile cannot be asked anything but whether it runs.
+pub(super) fn not_usable(context: &Context<'_>, probe: Probe) -> CommandError {
+    let on_its_way = |how: &str| {
+        let what = format!("{} is {how}", context.profile.display_name());
+        CommandError::new(ErrorKind::NotRunning, what)
+    };
+    match probe {
+        Probe::Stranded { why } => why,
+        Probe::Starting => on_its_way("starting"),
+        Probe::Stopping => on_its_way("stopping"),
+        _ => context.not_running(),
+    }
 }
 
 /// The probe that a daemon answers with.
@@ -94,7 +103,9 @@ pub(super) fn entry(name: &str, probe: &Probe, last: Option<&InstanceRecord>) ->
         Probe::Starting => (State::Starting, last),
         Probe::Stopping => (State::Stopping, last),
         Probe::Stranded { .. } => (State::Broken, last),
-        Probe::Running { record, problems } => (state_of(problems), Some(&**record)),
+        Probe::Running {
+            record, problems, ..
+        } => (state_of(problems), Some(&**record)),
     };
     let spec = record.map(|record| &record.spec);
     let defaults = Config::merge(&Settings::default(), &Settings::default()).ok();

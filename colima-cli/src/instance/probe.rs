@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Instance, InstanceRecord};
+use super::{Instance, InstanceRecord, PortReport};
 use crate::command_error::CommandError;
 
 /// Each part gets this long to answer; they are asked at once.
@@ -38,6 +38,8 @@ pub enum Probe {
         record: Box<InstanceRecord>,
         /// What does not answer, one sentence each; empty when everything works.
         problems: Vec<String>,
+        /// The guest's ports on the host; `None` where they are not forwarded.
+        ports: Option<PortReport>,
     },
 }
 
@@ -52,11 +54,15 @@ impl Instance {
         // When the machine itself is the trouble the others only follow from it.
         let problems = match machine {
             Some(problem) => vec![problem],
-            None => [agent, docker].into_iter().flatten().collect(),
+            None => {
+                let ports = self.ports.report().and_then(|report| report.trouble);
+                [agent, docker, ports].into_iter().flatten().collect()
+            }
         };
         Probe::Running {
             record: Box::new(self.record.clone()),
             problems,
+            ports: self.ports.report(),
         }
     }
 

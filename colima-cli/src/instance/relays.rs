@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Mutex};
 
 use colima_core::{
-    Endpoint,
+    Connect, Endpoint,
     boot::{Runtime, SSH_SOCKET},
 };
 use colima_net::{
@@ -12,9 +12,10 @@ use colima_net::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use super::InstanceSpec;
+use super::{InstanceSpec, ports::HostPorts};
 use crate::{
     command_error::{CommandError, ErrorKind},
+    docker_relay::DockerAware,
     state_dir::ProfilePaths,
 };
 
@@ -40,25 +41,32 @@ impl Relays {
         paths: &ProfilePaths,
         spec: &InstanceSpec,
         guest: &Mux,
+        ports: &HostPorts,
     ) -> Result<Self, CommandError> {
         let relays = Self {
             closing: watch::Sender::new(false),
             tasks: Mutex::new(Some(JoinSet::new())),
         };
-        relays.add(&paths.ssh_socket, SSH_SOCKET, guest)?;
+        relays.add(&paths.ssh_socket, SSH_SOCKET, guest.clone())?;
         if spec.runtime == Runtime::Docker {
-            relays.add(&paths.docker_socket, DOCKER_SOCKET, guest)?;
+            let docker = DockerAware::new(guest.clone(), ports.judge(guest));
+            relays.add(&paths.docker_socket, DOCKER_SOCKET, docker)?;
         }
         Ok(relays)
     }
 
-    fn add(&self, host: &Path, guest_socket: &str, guest: &Mux) -> Result<(), CommandError> {
+    fn add<C: Connect + 'static>(
+        &self,
+        host: &Path,
+        guest_socket: &str,
+        guest: C,
+    ) -> Result<(), CommandError> {
         let listener = SocketFile::bind(host).map_err(|error| {
             let what = format!("cannot listen on {}", host.display());
             CommandError::new(ErrorKind::Failure, what).caused_by(&error)
         })?;
         let endpoint = Endpoint::Unix(guest_socket.into());
-        let relay = Relay::new(listener, guest.clone(), endpoint).limit(MOST_DOCKER_CLIENTS);
+        let relay = Relay::new(listener, guest, endpoint).limit(MOST_DOCKER_CLIENTS);
         let mut closing = self.closing.subscribe();
         let path = host.to_owned();
         if let Some(tasks) = &mut *self.lock() {

@@ -19,7 +19,7 @@ use qemu_img_wrapper::QemuImg;
 
 use super::{
     DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, mux,
-    relays::Relays, unfinished::Unfinished,
+    ports::HostPorts, relays::Relays, unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
 
@@ -93,7 +93,8 @@ impl Instance {
         begin("waiting for the container runtime");
         let versions = wait_for_runtime(&machine, &agent, watch).await?;
         begin("opening the sockets");
-        let relays = Relays::open(paths, &spec, agent.transport())?;
+        let ports = HostPorts::open(&spec.ports, &agent);
+        let relays = Relays::open(paths, &spec, agent.transport(), &ports)?;
         let record = InstanceRecord {
             version: InstanceRecord::VERSION,
             spec,
@@ -112,6 +113,7 @@ impl Instance {
             machine,
             agent,
             relays,
+            ports,
         })
     }
 

@@ -1,6 +1,12 @@
 //! What `status` and `list` print.
 
-use colima::output::{Detail, ListEntry, State, StatusReport, escaped, list_json, list_table};
+use colima::{
+    instance::{OpenPort, PortReport},
+    output::{
+        Detail, ListEntry, State, StatusReport, escaped, list_json, list_table, port_json,
+        port_table,
+    },
+};
 use colima_core::{Arch, Bytes, boot::Runtime};
 
 fn report() -> StatusReport {
@@ -18,6 +24,25 @@ fn report() -> StatusReport {
         cpus: 2,
         memory: Bytes::gib(2),
         disk: Bytes::gib(100),
+        ports: Some(ports()),
+    }
+}
+
+fn ports() -> PortReport {
+    let open = |host: &str, guest: &str, container: Option<&str>| OpenPort {
+        protocol: "tcp".to_owned(),
+        host: host.to_owned(),
+        guest: guest.to_owned(),
+        container: container.map(str::to_owned),
+    };
+    PortReport {
+        open: vec![
+            open("127.0.0.1:8080", "127.0.0.1:8080", Some("web\x1b[2J")),
+            open("[::1]:8080", "[::1]:8080", Some("web")),
+            open("127.0.0.1:3000", "127.0.0.1:3000", None),
+        ],
+        conflicts: vec!["127.0.0.1:5432/tcp is in use by postgres (pid 77)".to_owned()],
+        trouble: None,
     }
 }
 
@@ -65,6 +90,15 @@ fn list_for_people() {
 fn list_for_programs() {
     insta::assert_snapshot!(list_json(&entries()));
     assert_eq!(list_json(&[]), "");
+}
+
+#[test]
+fn ports_for_people_and_programs() {
+    insta::assert_snapshot!("port_table", port_table(&ports()));
+    insta::assert_snapshot!("port_json", port_json(&ports()));
+    let nothing = PortReport::default();
+    assert_eq!(port_table(&nothing).lines().count(), 1);
+    assert_eq!(port_json(&nothing), "");
 }
 
 #[test]

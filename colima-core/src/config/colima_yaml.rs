@@ -1,9 +1,13 @@
 //! Reads `colima.yaml`.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{
-    Settings,
+    PortForwarder, Settings,
     document::{Content, Entry, Node},
     known_keys::{Key, ROOT, Standing, nearest},
 };
@@ -242,6 +246,26 @@ impl Reader<'_> {
             "runtime" => self.file.settings.runtime = self.word(key, node),
             "hostname" => self.file.settings.hostname = self.word(key, node),
             "autoActivate" => self.file.settings.auto_activate = self.truth(key, node),
+            "portForwarder" => match self.word(key, node).as_deref() {
+                Some("ssh" | "grpc") => {
+                    self.file.settings.port_forwarder = Some(PortForwarder::On);
+                }
+                Some("none") => self.file.settings.port_forwarder = Some(PortForwarder::Off),
+                Some(_) => self.wrong(node, key, "it takes ssh, grpc or none"),
+                None => {}
+            },
+            "network.portBind" => {
+                if let Some(word) = self.word(key, node) {
+                    match addresses(&word) {
+                        Some(addresses) => self.file.settings.port_bind = Some(addresses),
+                        None => self.wrong(
+                            node,
+                            key,
+                            "it takes an address such as 127.0.0.1, or all for every address",
+                        ),
+                    }
+                }
+            }
             "env" => self.file.settings.env = self.variables(key, node),
             "docker" => match node.to_json() {
                 serde_json::Value::Object(map) => self.file.settings.docker = Some(map),
@@ -328,6 +352,17 @@ impl Reader<'_> {
             }
         }
         variables
+    }
+}
+
+/// `all`, or one address.
+fn addresses(word: &str) -> Option<Vec<IpAddr>> {
+    match word {
+        "all" => Some(vec![
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ]),
+        address => Some(vec![address.parse().ok()?]),
     }
 }
 

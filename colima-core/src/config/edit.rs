@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Settings,
+    PortForwarder, Settings,
     document::{Content, Node},
 };
 use crate::Bytes;
@@ -89,7 +89,8 @@ pub fn set_scalars(text: &str, values: &[(&str, Scalar)]) -> Result<String, Edit
 
 /// Writes the scalar settings that a layer names into the text of a `colima.yaml`.
 ///
-/// Maps ([`Settings::env`], [`Settings::docker`]) are not written: they hold for one run.
+/// Maps ([`Settings::env`], [`Settings::docker`]) and what lies below another key
+/// ([`Settings::port_bind`]) are not written: they hold for one run.
 ///
 /// # Errors
 ///
@@ -106,6 +107,13 @@ pub fn write_back(text: &str, settings: &Settings) -> Result<String, EditConfigE
         ("runtime", name(settings.runtime.as_deref())),
         ("autoActivate", settings.auto_activate.map(Scalar::Truth)),
         ("hostname", name(settings.hostname.as_deref())),
+        (
+            "portForwarder",
+            name(settings.port_forwarder.map(|forwarder| match forwarder {
+                PortForwarder::On => "ssh",
+                PortForwarder::Off => "none",
+            })),
+        ),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))

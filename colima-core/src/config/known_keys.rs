@@ -99,7 +99,7 @@ pub(super) const ROOT: &[(&str, Key)] = &[
         Key::Known(NotYet, Default::Bool(false)),
     ),
     ("network", Key::Section(NETWORK)),
-    ("portForwarder", Key::Known(NotYet, Default::Text("ssh"))),
+    ("portForwarder", Key::Acted),
     ("provision", Key::List(NotYet, &["mode", "script"])),
     ("rootDisk", Key::Acted),
     ("rosetta", Key::Known(DoesNotApply, Default::Bool(false))),
@@ -142,6 +142,7 @@ const NETWORK: &[(&str, Key)] = &[
     ("hostAddresses", Key::Known(NotYet, Default::Bool(false))),
     ("interface", Key::Known(DoesNotApply, Default::Text("en0"))),
     ("mode", Key::Known(NotYet, Default::Text("shared"))),
+    ("portBind", Key::Acted), // ours
     ("preferredRoute", Key::Known(NotYet, Default::Bool(false))),
 ];
 

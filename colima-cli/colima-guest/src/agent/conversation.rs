@@ -11,6 +11,7 @@ use rustix::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -33,6 +34,9 @@ pub(super) async fn hold<S: Hangup>(stream: S, agent: &Agent) {
         let _ = talk.get_mut().shutdown().await;
     }
 }
+
+/// Questions of one conversation about ports that are not answered yet.
+const MOST_DRAINS: usize = 1024;
 
 enum Unreadable {
     Stream,
@@ -91,6 +95,7 @@ async fn answer<S: Hangup>(
             power_off().await;
             Ok(())
         }
+        Request::WatchPorts => tell_ports(talk, agent).await,
         other => {
             say(
                 talk,
@@ -145,6 +150,52 @@ async fn tell_readiness<S: Hangup>(talk: &mut BufReader<S>, agent: &Agent) -> io
                 return say(talk, &failed("the agent stopped waiting")).await;
             },
             () = &mut gone => return Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+/// Goes on until the host ends the stream.
+async fn tell_ports<S: Hangup>(talk: &mut BufReader<S>, agent: &Agent) -> io::Result<()> {
+    let mut ports = match agent.ports.follow().await {
+        Ok(ports) => ports,
+        Err(error) => {
+            let reason = format!("ports cannot be watched: {error}");
+            return say(talk, &failed(&reason)).await;
+        }
+    };
+    say(talk, &ports.all()).await?;
+    let mut drained = JoinSet::new();
+    let mut line = Vec::new();
+    loop {
+        let mut answer = None;
+        let mut limited = talk.take(LONGEST_LINE as u64);
+        tokio::select! {
+            changed = ports.changed() => changed?,
+            Some(done) = drained.join_next() => answer = done.ok(),
+            // Kept in `line` when something else comes first.
+            read = limited.read_until(b'\n', &mut line) => {
+                read?;
+                if line.last() != Some(&b'\n') {
+                    return Ok(());
+                }
+                match serde_json::from_slice(&line) {
+                    Ok(Request::DrainPorts { token, container }) if drained.len() < MOST_DRAINS => {
+                        let looked = ports.drain(container);
+                        drained.spawn(async move { (token, looked.await) });
+                    }
+                    other => {
+                        let reason = format!("{other:?} has no place here");
+                        return say(talk, &failed(&reason)).await;
+                    }
+                }
+                line.clear();
+            }
+        }
+        for news in ports.news() {
+            say(talk, &news).await?;
+        }
+        if let Some((token, container)) = answer {
+            say(talk, &Reply::PortsDrained { token, container }).await?;
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Two requests of Docker's API.
+//! Docker's API, as far as the agent asks it.
 
 use std::{collections::BTreeMap, io, path::Path};
 
 use serde::Deserialize;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
 };
 
@@ -17,13 +17,59 @@ const LONGEST_ANSWER: u64 = 1 << 20;
 ///
 /// `InvalidData` for any other answer; `UnexpectedEof` when the connection ends without one.
 pub(super) async fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
+    let stream = ask(socket, path).await?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+    body(&answer)
+}
+
+async fn ask(socket: &Path, path: &str) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
     stream
         .write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())
         .await?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
-    body(&answer)
+    Ok(stream)
+}
+
+/// An answer that goes on, in lines.
+#[derive(Debug)]
+pub(super) struct Lines {
+    stream: BufReader<UnixStream>,
+    line: Vec<u8>,
+}
+
+/// Asks for an answer that goes on; it has begun when this returns.
+///
+/// # Errors
+///
+/// As [`get`].
+pub(super) async fn follow(socket: &Path, path: &str) -> io::Result<Lines> {
+    let mut lines = Lines {
+        stream: BufReader::new(ask(socket, path).await?),
+        line: Vec::new(),
+    };
+    let mut head = Vec::new();
+    loop {
+        match lines.line().await? {
+            Some(line) => head.extend_from_slice(line),
+            None => break,
+        }
+        if head.ends_with(b"\r\n\r\n") || head.len() as u64 > LONGEST_ANSWER {
+            break;
+        }
+    }
+    body(&head)?;
+    Ok(lines)
+}
+
+impl Lines {
+    /// The next line with its end; `None` after the last.
+    pub(super) async fn line(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        let mut limited = (&mut self.stream).take(LONGEST_ANSWER);
+        let count = limited.read_until(b'\n', &mut self.line).await?;
+        Ok((count > 0).then_some(&self.line))
+    }
 }
 
 fn body(answer: &[u8]) -> io::Result<Vec<u8>> {

@@ -24,7 +24,7 @@ use super::docker_api;
 use crate::status::{InitStatus, Stage};
 
 /// Docker's socket, made by systemd early in the boot.
-const DOCKER_SOCKET: &str = "/run/docker.sock";
+pub(super) const DOCKER_SOCKET: &str = "/run/docker.sock";
 /// Longest wait for that socket; docker itself may take as long as it wants.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(120);
 

@@ -2,13 +2,18 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use colima_core::{Endpoint, agent::SERVICE};
-use colima_net::{Traffic, mux::Incoming, pump};
-use tokio::net::{TcpStream, UnixStream};
+use colima_net::{
+    Traffic,
+    datagrams::{self, DEFAULT_IDLE, join},
+    mux::Incoming,
+    pump,
+};
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 
 use super::{Agent, conversation};
 
@@ -26,11 +31,21 @@ pub async fn handle(incoming: Incoming, agent: Arc<Agent>) {
         Endpoint::Service(name) if name == SERVICE => {
             conversation::hold(incoming.accept(), &agent).await;
         }
-        other => incoming.refuse(&io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("this guest has no {other}"),
-        )),
+        Endpoint::Service(name) => match datagrams::target(&name) {
+            Some(target) => match connect_udp(target).await {
+                // How it ended is between its two ends.
+                Ok(socket) => drop(join(incoming.accept(), socket, DEFAULT_IDLE).await),
+                Err(error) => incoming.refuse(&error),
+            },
+            None => refuse_unknown(incoming),
+        },
+        _ => refuse_unknown(incoming),
     }
+}
+
+fn refuse_unknown(incoming: Incoming) {
+    let reason = format!("this guest has no {}", incoming.endpoint());
+    incoming.refuse(&io::Error::new(io::ErrorKind::NotFound, reason));
 }
 
 async fn relay<S>(incoming: Incoming, socket: S)
@@ -56,6 +71,16 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+async fn connect_udp(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(target).await?;
+    Ok(socket)
 }
 
 /// The addresses that a host stands for. A static program has no resolver.
