@@ -23,14 +23,17 @@ use crate::{
 };
 
 mod failure;
+mod guest_settings;
 mod images;
 mod probe;
+mod provision;
 mod record;
 mod relays;
 mod start;
 mod unfinished;
 
 pub(crate) use failure::image as image_failure;
+pub use guest_settings::GuestSettings;
 pub(crate) use images::{base_of, build_image, builder as image_builder};
 pub use probe::Probe;
 pub use record::InstanceRecord;
@@ -62,6 +65,9 @@ pub struct InstanceSpec {
     pub images: Images,
     /// The programs that are needed.
     pub tools: Tools,
+    /// What the guest is told; `None` in records of before it was recorded.
+    #[serde(default)]
+    pub guest: Option<GuestSettings>,
 }
 
 /// The wanted size of the data disk.
@@ -251,6 +257,9 @@ impl Instance {
         compare("disk", !grows);
         compare("root-disk", running.root_disk == wanted.root_disk);
         compare("runtime", running.runtime == wanted.runtime);
+        if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
+            differing.extend(told.differing(wanted));
+        }
         differing
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use colima_core::{ParseProfileNameError, ProfileName};
 
-use super::{Cli, Verb};
+use super::{Cli, ConfigArgs, ConfigVerb, Verb};
 use crate::environment::Environment;
 
 /// The profile as an argument.
@@ -47,8 +47,22 @@ impl Verb {
             Self::Status(args) => &args.profile,
             Self::List(args) => &args.profile,
             Self::Version(args) => &args.profile,
+            Self::SshConfig(args) => &args.profile,
+            Self::Env(args) => &args.profile,
+            Self::Update(args) => &args.profile,
+            Self::Doctor(args) => &args.profile,
             Self::Logs(args) => &args.profile,
+            Self::Config(ConfigArgs {
+                verb: ConfigVerb::Show(args),
+            }) => &args.profile,
             Self::Ssh(_)
+            | Self::Config(_)
+            | Self::Template(_)
+            | Self::Nerdctl(_)
+            | Self::Prune(_)
+            | Self::Kubernetes(_)
+            | Self::Model(_)
+            | Self::Man(_)
             | Self::Completion(_)
             | Self::Image(_)
             | Self::Daemon(_)
