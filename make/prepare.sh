@@ -20,6 +20,7 @@ needed_for_running() {
     printf '%s\n' \
         "qemu-system-$(uname -m) qemu-system-$qemu" \
         'qemu-img qemu-utils' \
+        'mount mount' \
         'mmdebstrap mmdebstrap' \
         '/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring' \
         'newuidmap uidmap' \

@@ -2,28 +2,36 @@
 //!
 //! Verbs with many flags have a file of their own. Names, aliases and short flags are Colima's.
 
+mod completion;
+mod config;
 mod image;
 mod legacy;
 mod logs;
 mod port;
 mod profile_choice;
+mod settings;
 mod ssh;
 mod start;
 mod stop;
+mod verbs;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use self::{
+    completion::CompletionArgs,
+    config::{ConfigArgs, ConfigShowArgs, ConfigVerb, TemplateArgs},
     image::{ImageArgs, ImageVerb},
     legacy::LegacyFlag,
     logs::{LogSource, LogsArgs},
     port::{PortArgs, PortListArgs, PortVerb},
     profile_choice::ProfileArg,
+    settings::{PortForwarderArg, RuntimeArg, SettingsArgs},
     ssh::SshArgs,
-    start::{Activation, MountArg, PortForwarderArg, RuntimeArg, StartArgs},
+    start::{Activation, MountArg, StartArgs},
     stop::{DeleteArgs, RestartArgs, StopArgs},
+    verbs::{DoctorArgs, EnvArgs, EnvShell, NerdctlArgs, NotYetArgs, PruneArgs, UpdateArgs},
 };
 
 /// Everything that was typed.
@@ -73,6 +81,28 @@ pub struct GlobalArgs {
     /// Say everything
     #[arg(long, global = true, hide = true, action = ArgAction::SetTrue)]
     pub very_verbose: bool,
+    /// How progress is shown on standard error: auto, tty, plain, json or none
+    #[arg(
+        long, global = true, value_enum, value_name = "HOW", default_value_t = ProgressArg::Auto,
+        hide_possible_values = true, help_heading = "Global options"
+    )]
+    pub progress: ProgressArg,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressArg {
+    /// a line that is rewritten on a terminal, else plain lines
+    #[default]
+    Auto,
+    /// a line that is rewritten
+    Tty,
+    /// plain lines
+    Plain,
+    /// a JSON object per line
+    Json,
+    /// nothing
+    None,
 }
 
 /// What to do.
@@ -96,6 +126,31 @@ pub enum Verb {
     Ssh(SshArgs),
     /// Tell which ports of the machine are open on this host
     Port(PortArgs),
+    /// Print what ssh has to know of the machine
+    SshConfig(SshConfigArgs),
+    /// Print the variables that lead docker and its relatives to the machine
+    Env(EnvArgs),
+    /// Run nerdctl in the machine
+    #[command(visible_aliases = ["nerd", "n"])]
+    Nerdctl(NerdctlArgs),
+    /// Update the container runtime in the machine; containers and images are kept
+    #[command(visible_aliases = ["u", "up"])]
+    Update(UpdateArgs),
+    /// Delete what was downloaded and can be downloaded again
+    Prune(PruneArgs),
+    /// Look for what keeps machines from starting or working on this host
+    Doctor(DoctorArgs),
+    /// Kubernetes in the machine; not available yet
+    #[command(hide = true, visible_aliases = ["kube", "k8s", "k3s", "k"], disable_help_flag = true)]
+    Kubernetes(NotYetArgs),
+    /// Language models in the machine; not available yet
+    #[command(hide = true, disable_help_flag = true)]
+    Model(NotYetArgs),
+    /// Show what a profile wants, and where each value comes from
+    Config(ConfigArgs),
+    /// Edit the colima.yaml that new profiles begin with
+    #[command(visible_aliases = ["tmpl", "tpl", "t"])]
+    Template(TemplateArgs),
     /// Print versions
     Version(VersionArgs),
     /// Print what the machine and its supervisor wrote
@@ -107,6 +162,9 @@ pub enum Verb {
     /// The supervisor of a profile, started by `start`
     #[command(hide = true)]
     Daemon(DaemonArgs),
+    /// Writes a manual page of every verb into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Joins standard input and output to a unix socket (ProxyCommand of ssh)
     #[command(hide = true)]
     Proxy(ProxyArgs),
@@ -135,6 +193,17 @@ pub struct ListArgs {
     /// Print one JSON object per line
     #[arg(short, long)]
     pub json: bool,
+    /// Print the names alone and ask no profile how it is; for completion
+    #[arg(long, hide = true)]
+    pub names: bool,
+}
+
+/// `colima ssh-config`
+#[derive(Args, Clone, Debug)]
+pub struct SshConfigArgs {
+    /// The profile.
+    #[command(flatten)]
+    pub profile: ProfileArg,
 }
 
 /// `colima version`
@@ -143,25 +212,6 @@ pub struct VersionArgs {
     /// The profile.
     #[command(flatten)]
     pub profile: ProfileArg,
-}
-
-/// `colima completion`
-#[derive(Args, Clone, Debug)]
-pub struct CompletionArgs {
-    /// Shell
-    #[arg(value_enum)]
-    pub shell: clap_complete::Shell,
-}
-
-impl CompletionArgs {
-    /// The completion script.
-    #[must_use]
-    pub fn script(&self) -> Vec<u8> {
-        let mut script = Vec::new();
-        let mut command = <Cli as clap::CommandFactory>::command();
-        clap_complete::generate(self.shell, &mut command, "colima", &mut script);
-        script
-    }
 }
 
 /// `colima daemon`
@@ -177,6 +227,13 @@ pub struct DaemonArgs {
 pub enum DaemonVerb {
     /// Supervise the profile until its machine is stopped
     Run,
+}
+
+/// `colima man`
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Directory, such as ~/.local/share/man/man1
+    pub directory: PathBuf,
 }
 
 /// `colima proxy`

@@ -1,6 +1,7 @@
 //! From what the user wants and what the host has to what the libraries are given.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
@@ -8,16 +9,16 @@ use std::{
 use colima_core::{
     Arch,
     boot::{BootConfig, Network, Runtime},
-    config::{Config, Origin, PortForwarder},
-    runtime::{DaemonDefaults, daemon_json},
+    config::{Config, Origin, PortForwarder, resolve_hosts},
+    runtime::{DaemonDefaults, Proxies, daemon_json, off_loopback},
 };
 
 use crate::{
     command_error::{CommandError, ErrorKind},
     environment::Environment,
     guest_user,
-    instance::{DataDisk, Forwarding, Images, InstanceSpec, PortSettings, Tools},
-    ssh::{self, ClientConfig, SshKeyError},
+    instance::{DataDisk, Forwarding, GuestSettings, Images, InstanceSpec, PortSettings, Tools},
+    ssh::{self, AgentForwarding, ClientConfig, SshKeyError},
     state_dir::{ProfilePaths, StateDir, write_private},
 };
 
@@ -28,6 +29,8 @@ pub struct Assembly {
     pub spec: InstanceSpec,
     /// What the guest is told.
     pub boot: BootConfig,
+    /// What the user should know, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Puts a start together: finds programs, makes keys, writes the ssh client's configuration.
@@ -48,16 +51,23 @@ pub fn assemble(
             "no guest runs on this host's architecture",
         )
     })?;
-    let network = Network::default();
+    let mut network = Network::default();
     let gateway = network.gateway;
-    let spec = InstanceSpec {
+    if !config.dns.value.is_empty() {
+        network.dns.clone_from(&config.dns.value);
+    }
+    let hosts = resolve_hosts(&config.dns_hosts.value, gateway.into());
+    let env = guest_env(config, environment, gateway);
+    let mut spec = InstanceSpec {
         name: name.instance(),
         arch,
         cpus: config.cpus.value,
         memory: config.memory.value,
         data_disk: match config.disk.origin {
             Origin::Flag => DataDisk::Exactly(config.disk.value),
-            Origin::File | Origin::Default => DataDisk::AtLeast(config.disk.value),
+            Origin::File | Origin::Template | Origin::Default => {
+                DataDisk::AtLeast(config.disk.value)
+            }
         },
         root_disk: config.root_disk.value,
         runtime: config.runtime.value,
@@ -70,9 +80,10 @@ pub fn assemble(
             },
             plain: config.port_bind.value.clone(),
         },
+        guest: None,
     };
     let user = guest_user::mirror(&environment.user);
-    let keys = make_keys(paths, &user.name, name)?;
+    let keys = make_keys(paths, &user.name, name, config.forward_agent.value.into())?;
     let boot = BootConfig {
         version: BootConfig::VERSION,
         host_name: config
@@ -85,25 +96,75 @@ pub fn assemble(
         ssh_authorized_keys: vec![keys.user.public],
         network,
         runtime: spec.runtime,
-        docker_daemon_json: docker_configuration(config, environment, gateway)?,
-        env: config.plain_env(),
+        docker_daemon_json: docker_configuration(config, &env, gateway)?,
+        env,
+        hosts: hosts.addresses,
+        provision: config.provision.value.clone(),
         clock_unix_nanos: clock(),
     };
-    Ok(Assembly { spec, boot })
+    spec.guest = Some(GuestSettings::of(&boot));
+    let notes = hosts.left_out.iter().map(|host| {
+        let target = &config.dns_hosts.value[host];
+        format!("network.dnsHosts: {host} needs an address; {target:?} is not available yet and is left aside")
+    });
+    Ok(Assembly {
+        notes: notes.collect(),
+        spec,
+        boot,
+    })
+}
+
+/// The guest's environment: the host's proxies, and over them what the user wants. A proxy on the host's
+/// loopback is reached through the gateway.
+fn guest_env(
+    config: &Config,
+    environment: &Environment,
+    gateway: Ipv4Addr,
+) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    // Some programs read only the one, some only the other.
+    for (name, value) in environment.proxies.from_guest(gateway.into()).variables() {
+        env.insert(name.to_ascii_uppercase(), value.clone());
+        env.insert(name, value);
+    }
+    let wanted = config.plain_env();
+    // Who names a proxy in one case does not want the host's in the other.
+    env.retain(|name, _| !wanted.keys().any(|other| other.eq_ignore_ascii_case(name)));
+    for (name, value) in wanted {
+        let is_proxy = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy"]
+            .iter()
+            .any(|proxy| name.eq_ignore_ascii_case(proxy));
+        let value = match is_proxy {
+            true => off_loopback(&value, gateway.into()),
+            false => value,
+        };
+        env.insert(name, value);
+    }
+    env
 }
 
 fn docker_configuration(
     config: &Config,
-    environment: &Environment,
+    env: &BTreeMap<String, String>,
     gateway: Ipv4Addr,
 ) -> Result<String, CommandError> {
     if config.runtime.value != Runtime::Docker {
         return Ok(String::new());
     }
     let gateway = IpAddr::V4(gateway);
-    let proxies = environment.proxies.from_guest(gateway);
+    let either = |name: &str| {
+        let value = env
+            .get(name)
+            .or_else(|| env.get(&name.to_ascii_uppercase()));
+        value.filter(|value| !value.is_empty()).cloned()
+    };
+    let proxies = Proxies {
+        http: either("http_proxy"),
+        https: either("https_proxy"),
+        no_proxy: either("no_proxy"),
+    };
     let defaults = DaemonDefaults::new(gateway).proxies(proxies);
-    let merged = daemon_json(&config.docker, &defaults)
+    let merged = daemon_json(&config.docker.value, &defaults)
         .map_err(|error| CommandError::new(ErrorKind::Config, error.to_string()))?;
     Ok(format!("{:#}\n", serde_json::Value::Object(merged)))
 }
@@ -123,10 +184,6 @@ pub fn images(state: &StateDir, environment: &Environment) -> Result<Images, Com
 }
 
 fn tools(arch: Arch, state: &StateDir, environment: &Environment) -> Result<Tools, CommandError> {
-    let qemu = match arch {
-        Arch::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
-        Arch::Aarch64 => ("qemu-system-aarch64", "qemu-system-arm"),
-    };
     let found = |(program, package): (&str, &str)| {
         environment.find_program(program).ok_or_else(|| {
             CommandError::new(
@@ -137,16 +194,35 @@ fn tools(arch: Arch, state: &StateDir, environment: &Environment) -> Result<Tool
         })
     };
     Ok(Tools {
-        qemu: found(qemu)?,
+        qemu: found(qemu_of(arch))?,
         qemu_img: found(("qemu-img", "qemu-utils"))?,
         guest_program: guest_program(arch, environment)?,
         accelerator_memory: state.root().join(format!("_accelerator-{arch}.json")),
     })
 }
 
-/// The guest's program lies beside this one, or where distributions put what is not for people.
-fn guest_program(arch: Arch, environment: &Environment) -> Result<PathBuf, CommandError> {
-    let name = format!("colima-guest-{arch}");
+/// QEMU's program for guests of an architecture, and the package that has it.
+#[must_use]
+pub const fn qemu_of(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        Arch::Aarch64 => ("qemu-system-aarch64", "qemu-system-arm"),
+    }
+}
+
+/// The file name of the guest's program.
+#[must_use]
+pub fn guest_program_name(arch: Arch) -> String {
+    format!("colima-guest-{arch}")
+}
+
+/// Finds the guest's program: it lies beside this one, or where distributions put what is not for people.
+///
+/// # Errors
+///
+/// Names the places that were looked at.
+pub fn guest_program(arch: Arch, environment: &Environment) -> Result<PathBuf, CommandError> {
+    let name = guest_program_name(arch);
     let beside = std::env::current_exe()
         .ok()
         .and_then(|path| path.parent().map(Path::to_owned));
@@ -187,6 +263,7 @@ fn make_keys(
     paths: &ProfilePaths,
     user: &str,
     profile: &colima_core::ProfileName,
+    agent: AgentForwarding,
 ) -> Result<Keys, CommandError> {
     let host = profile.instance();
     let failed = |error: &SshKeyError| {
@@ -219,6 +296,7 @@ fn make_keys(
         known_hosts: &paths.ssh_known_hosts,
         program: &program,
         socket: &paths.ssh_socket,
+        agent,
     });
     let config = config.ok_or_else(|| {
         let what = format!("ssh cannot be given a path such as {:?}", paths.dir);
@@ -236,4 +314,77 @@ fn make_keys(
 fn clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use colima_core::config::{ConfigFile, Layers};
+
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let lookup = |name: &str| {
+            let found = variables.iter().find(|(key, _)| *key == name)?;
+            Some(found.1.into())
+        };
+        Environment::from_variables(lookup, "", 1000, 1000)
+    }
+
+    fn config(text: &str) -> Config {
+        let file = ConfigFile::parse(text).unwrap().settings;
+        Config::merge(&Layers {
+            file,
+            ..Layers::default()
+        })
+        .unwrap()
+    }
+
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+    #[test]
+    fn the_guest_has_the_hosts_proxies() {
+        let host = environment(&[
+            ("HTTPS_PROXY", "http://localhost:3128"),
+            ("no_proxy", "localhost,.example"),
+        ]);
+        let env = guest_env(&config("env: {A: 1}"), &host, GATEWAY);
+        let seen: Vec<(&str, &str)> = env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("A", "1"),
+                ("HTTPS_PROXY", "http://10.0.2.2:3128"),
+                ("NO_PROXY", "localhost,.example"),
+                ("https_proxy", "http://10.0.2.2:3128"),
+                ("no_proxy", "localhost,.example"),
+            ]
+        );
+        let docker = docker_configuration(&config(""), &env, GATEWAY).unwrap();
+        assert!(
+            docker.contains("\"https-proxy\": \"http://10.0.2.2:3128\""),
+            "{docker}"
+        );
+    }
+
+    #[test]
+    fn a_proxy_of_the_users_replaces_the_hosts() {
+        let host = environment(&[("http_proxy", "http://host.example:1")]);
+        let wanted = config("env: {HTTP_PROXY: 'http://127.0.0.1:2', NOTE: 'http://127.0.0.1:2'}");
+        let env = guest_env(&wanted, &host, GATEWAY);
+        assert_eq!(env.get("http_proxy"), None);
+        assert_eq!(env["HTTP_PROXY"], "http://10.0.2.2:2");
+        assert_eq!(env["NOTE"], "http://127.0.0.1:2");
+        let docker = docker_configuration(&wanted, &env, GATEWAY).unwrap();
+        assert!(
+            docker.contains("\"http-proxy\": \"http://10.0.2.2:2\""),
+            "{docker}"
+        );
+        // Switched off for the guest alone.
+        let off = guest_env(&config("env: {http_proxy: ''}"), &host, GATEWAY);
+        let docker = docker_configuration(&config(""), &off, GATEWAY).unwrap();
+        assert!(!docker.contains("proxies"), "{docker}");
+    }
 }

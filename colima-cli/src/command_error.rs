@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Timeout,
     /// Another command is at work on the profile.
     Busy,
+    /// Colima has it, and this program does not yet.
+    NotYet,
     /// Ended by Ctrl-C or a signal.
     Interrupted,
     /// Whoever read the output left. Nothing is printed for it.
@@ -44,6 +46,7 @@ impl ErrorKind {
             Self::MissingDependency => ExitCode::MissingDependency,
             Self::Timeout => ExitCode::Timeout,
             Self::Busy => ExitCode::Busy,
+            Self::NotYet => ExitCode::NotYet,
             Self::Interrupted => ExitCode::Interrupted,
             Self::ReaderLeft => ExitCode::Ok,
         }
@@ -127,7 +130,16 @@ pub fn naming(text: &str, profile: &ProfileName) -> String {
         return text.to_owned();
     }
     [
-        "start", "stop", "restart", "delete", "status", "logs", "ssh",
+        "start",
+        "stop",
+        "restart",
+        "delete",
+        "status",
+        "logs",
+        "ssh",
+        "config show",
+        "update",
+        "doctor",
     ]
     .iter()
     .fold(text.to_owned(), |text, verb| {
@@ -140,7 +152,11 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", escaped(&self.what))?;
         for cause in &self.causes {
-            write!(f, "\ncaused by: {}", escaped(cause))?;
+            // What another program said may have lines; each is escaped, none can pass for ours.
+            for (number, line) in cause.lines().enumerate() {
+                let head = if number == 0 { "caused by:" } else { "          " };
+                write!(f, "\n{head} {}", escaped(line))?;
+            }
         }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {}", escaped(hint))?;

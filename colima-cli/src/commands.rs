@@ -2,11 +2,11 @@
 
 use std::{io::IsTerminal as _, time::Instant};
 
-use clap::Parser as _;
+use clap::{Parser as _, error::ErrorKind as Kind};
 use colima_core::ProfileName;
 
 use crate::{
-    args::{Cli, Verb},
+    args::{Cli, ProgressArg, Verb},
     command_error::{CommandError, ErrorKind},
     control::{
         Reply, Stage,
@@ -19,19 +19,32 @@ use crate::{
 };
 
 mod completion;
+mod config;
+mod configuration;
 mod daemon;
 mod delete;
 mod docker;
+mod doctor;
+mod editor;
+mod env;
 mod image;
 mod list;
 mod logs;
+mod man;
+mod nerdctl;
+mod not_yet;
 mod port;
 mod proxy;
+mod prune;
 mod restart;
 mod ssh;
+mod ssh_config;
 mod start;
 mod status;
 mod stop;
+mod template;
+mod update;
+mod usage;
 mod version;
 
 /// Runs the program: `arguments` as typed, the program's name first.
@@ -41,16 +54,24 @@ pub fn run(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
     environment: &Environment,
 ) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<std::ffi::OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come this way, too. A closed pipe is nobody's error.
+        // Help and version come this way, too. A closed pipe is nobody's error.
+        Err(error)
+            if !error.use_stderr()
+                || error.kind() == Kind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
             let _ = error.print();
             return if error.use_stderr() {
                 ExitCode::Usage
             } else {
                 ExitCode::Ok
             };
+        }
+        Err(error) => {
+            say(&usage::error(&error, &arguments).to_string());
+            return ExitCode::Usage;
         }
     };
     match dispatch(&cli, environment) {
@@ -69,6 +90,9 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
     match &cli.verb {
         Verb::Completion(args) => return completion::run(args),
         Verb::Proxy(args) => return proxy::run(args),
+        Verb::Man(args) => return man::run(args),
+        Verb::Kubernetes(_) => return Err(not_yet::kubernetes()),
+        Verb::Model(_) => return Err(not_yet::model()),
         _ => {}
     }
     let context = Context::new(cli, environment)?;
@@ -81,11 +105,23 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::List(args) => context.block_on(list::run(&context, args, cli.names_profile())),
         Verb::Ssh(args) => context.block_on(ssh::run(&context, args)),
         Verb::Port(args) => context.block_on(port::run(&context, &args.verb)),
+        Verb::Config(args) => config::run(&context, &args.verb),
+        Verb::Template(args) => template::run(&context, args),
+        Verb::Env(args) => env::run(&context, args),
+        Verb::Nerdctl(args) => context.block_on(nerdctl::run(&context, args)),
+        Verb::Update(args) => context.block_on(update::run(&context, args)),
+        Verb::Prune(args) => context.block_on(prune::run(&context, args)),
+        Verb::Doctor(args) => context.block_on(doctor::run(&context, args)),
+        Verb::SshConfig(_) => ssh_config::run(&context),
         Verb::Version(_) => context.block_on(version::run(&context)),
         Verb::Logs(args) => logs::run(&context, args),
         Verb::Image(args) => context.block_on(image::run(&context, args)),
         Verb::Daemon(args) => daemon::run(&context, args.verb),
-        Verb::Completion(_) | Verb::Proxy(_) => Ok(ExitCode::Ok),
+        Verb::Completion(_)
+        | Verb::Proxy(_)
+        | Verb::Man(_)
+        | Verb::Kubernetes(_)
+        | Verb::Model(_) => Ok(ExitCode::Ok),
     }
 }
 
@@ -96,6 +132,7 @@ struct Context<'a> {
     profile: ProfileName,
     state: StateDir,
     paths: ProfilePaths,
+    progress: ProgressArg,
 }
 
 impl<'a> Context<'a> {
@@ -111,6 +148,7 @@ impl<'a> Context<'a> {
             profile,
             state,
             paths,
+            progress: cli.global.progress,
         })
     }
 
@@ -170,7 +208,13 @@ impl<'a> Context<'a> {
             false => Screen::Stream,
         };
         let began = Instant::now();
-        let style = Style::choose(screen, self.environment);
+        let style = match self.progress {
+            ProgressArg::Auto => Style::choose(screen, self.environment),
+            ProgressArg::Tty => Style::live(self.environment),
+            ProgressArg::Plain => Style::Plain,
+            ProgressArg::Json => Style::Json,
+            ProgressArg::None => Style::Quiet,
+        };
         Progress::new(std::io::stderr(), style, move || began.elapsed())
     }
 
@@ -267,6 +311,34 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Asks on the terminal; no is the answer of whoever just presses a key.
+fn confirm(question: &str) -> Result<bool, CommandError> {
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr();
+    let mut answer = String::new();
+    write!(stderr, "{question}? [y/N] ")
+        .and_then(|()| stderr.flush())
+        .and_then(|()| std::io::stdin().read_line(&mut answer))
+        .map_err(|error| {
+            CommandError::new(ErrorKind::Failure, "cannot ask on the terminal").caused_by(&error)
+        })?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// As [`confirm`], unless `force` is the answer. Without a terminal the answer has to be a flag: `forced` is the command with it.
+fn confirm_or(question: &str, force: bool, forced: &str) -> Result<bool, CommandError> {
+    if force {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            CommandError::new(ErrorKind::Usage, "there is no terminal to ask on")
+                .hint(format!("to go on without being asked: {forced}")),
+        );
+    }
+    confirm(question)
+}
+
 /// Prints data.
 fn print(data: impl AsRef<[u8]>) -> Result<(), CommandError> {
     use std::io::Write as _;
@@ -302,6 +374,10 @@ fn client_error(error: ClientError) -> CommandError {
 fn state_error(error: StateDirError) -> CommandError {
     let hint = match &error {
         StateDirError::Newer { .. } => "use the newer colima",
+        StateDirError::Version { source, .. } => match source.kind() {
+            std::io::ErrorKind::StorageFull => "make room, and nothing is lost: colima prune --all",
+            _ => "remove that file if no newer colima wrote it",
+        },
         StateDirError::ForeignOwner { .. } | StateDirError::WritableByOthers { .. } => {
             "choose a directory of your own: export COLIMA_HOME=..."
         }

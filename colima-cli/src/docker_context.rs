@@ -119,14 +119,15 @@ impl DockerContexts {
         if previous.as_deref() == Some(name) {
             return Ok(());
         }
-        let version = NOTE_VERSION;
-        let text = serde_json::json!(PreviousContext { version, previous });
-        write_private(note, text.to_string().as_bytes()).map_err(file_error("write", note))?;
+        write_note(note, previous)?;
         self.set_current(Some(name))
     }
 
     /// If the context is current and leads to `socket`, makes the noted one current again, or docker's default where that one
     /// is gone. Removes the note. May be repeated.
+    ///
+    /// `others` are the notes of other profiles. One that would come back to this context comes back to
+    /// the one before it instead.
     ///
     /// # Errors
     ///
@@ -136,11 +137,17 @@ impl DockerContexts {
         name: &str,
         socket: &Path,
         note: &Path,
+        others: &[PathBuf],
     ) -> Result<Restored, DockerContextError> {
         if !self.is_ours(name, socket) {
             return Ok(Restored::NotOurs);
         }
         let _lock = self.lock()?;
+        for other in others {
+            if other != note && Self::noted(other)?.as_deref() == Some(name) {
+                write_note(other, Self::noted(note)?)?;
+            }
+        }
         let restored = if self.current()?.as_deref() == Some(name) {
             let previous = Self::noted(note)?.filter(|previous| self.meta_path(previous).is_file());
             self.set_current(previous.as_deref())?;
@@ -244,6 +251,12 @@ impl DockerContexts {
         flock(&dir, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
         Ok(dir)
     }
+}
+
+fn write_note(note: &Path, previous: Option<String>) -> Result<(), DockerContextError> {
+    let version = NOTE_VERSION;
+    let text = serde_json::json!(PreviousContext { version, previous });
+    write_private(note, text.to_string().as_bytes()).map_err(file_error("write", note))
 }
 
 fn file_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> DockerContextError {

@@ -42,6 +42,12 @@ pub struct Environment {
     pub color: ColorWish,
     /// `TERM`, unless it is `dumb`: the terminal can rewrite a line.
     pub term: Option<String>,
+    /// `EDITOR`: a command, perhaps with arguments.
+    pub editor: Option<String>,
+    /// `TERM_PROGRAM`: the program that shows the terminal.
+    pub term_program: Option<String>,
+    /// Variables of nerdctl and containerd, which are the guest's to read.
+    pub nerdctl: Vec<(String, String)>,
     /// `PATH`: where programs are looked for.
     pub search_path: Vec<PathBuf>,
     /// Proxies of the host: `http_proxy`, `https_proxy`, `no_proxy`, in either case.
@@ -49,6 +55,15 @@ pub struct Environment {
     /// Who runs the program.
     pub user: HostUser,
 }
+
+/// What nerdctl reads (its document `config.md`).
+const NERDCTL_VARIABLES: [&str; 5] = [
+    "CONTAINERD_NAMESPACE",
+    "CONTAINERD_SNAPSHOTTER",
+    "NERDCTL_EXPERIMENTAL",
+    "NERDCTL_HOST_GATEWAY_IP",
+    "NERDCTL_TOML",
+];
 
 /// Whether colours are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +155,12 @@ impl Environment {
             docker_context: text("DOCKER_CONTEXT"),
             color,
             term,
+            editor: text("EDITOR"),
+            term_program: text("TERM_PROGRAM"),
+            nerdctl: NERDCTL_VARIABLES
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), text(name)?)))
+                .collect(),
             search_path: set("PATH")
                 .map(|value| std::env::split_paths(&value).collect())
                 .unwrap_or_default(),
@@ -235,7 +256,12 @@ impl Environment {
         }
     }
 
-    fn home(&self) -> Result<&Path, CommandError> {
+    /// The user's home directory.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn home(&self) -> Result<&Path, CommandError> {
         self.home.as_deref().ok_or_else(|| {
             CommandError::new(ErrorKind::Failure, "there is no home directory")
                 .hint("set HOME, or COLIMA_HOME, COLIMA_CACHE_HOME and DOCKER_CONFIG")

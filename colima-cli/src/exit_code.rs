@@ -11,6 +11,7 @@
 /// | 4 | a program that is needed is not installed |
 /// | 5 | a step did not finish in its time |
 /// | 6 | another command is at work on the profile |
+/// | 7 | Colima has it, and this program does not yet |
 /// | 130 | interrupted |
 ///
 /// `colima ssh` with a command exits with the command's own code.
@@ -30,6 +31,8 @@ pub enum ExitCode {
     Timeout,
     /// Another command is at work on the profile.
     Busy,
+    /// Colima has it, and this program does not yet.
+    NotYet,
     /// Ended by Ctrl-C or a signal.
     Interrupted,
 }
@@ -46,6 +49,7 @@ impl ExitCode {
             Self::MissingDependency => 4,
             Self::Timeout => 5,
             Self::Busy => 6,
+            Self::NotYet => 7,
             Self::Interrupted => 130,
         }
     }

@@ -23,15 +23,18 @@ use crate::{
 };
 
 mod failure;
+mod guest_settings;
 mod images;
 mod ports;
 mod probe;
+mod provision;
 mod record;
 mod relays;
 mod start;
 mod unfinished;
 
 pub(crate) use failure::image as image_failure;
+pub use guest_settings::GuestSettings;
 pub(crate) use images::{base_of, build_image, builder as image_builder};
 use ports::HostPorts;
 pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
@@ -68,6 +71,9 @@ pub struct InstanceSpec {
     /// Ports of the guest on the host.
     #[serde(default)]
     pub ports: PortSettings,
+    /// What the guest is told; `None` in records of before it was recorded.
+    #[serde(default)]
+    pub guest: Option<GuestSettings>,
 }
 
 /// The wanted size of the data disk.
@@ -261,6 +267,9 @@ impl Instance {
         compare("root-disk", running.root_disk == wanted.root_disk);
         compare("runtime", running.runtime == wanted.runtime);
         compare("ports", running.ports == wanted.ports);
+        if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
+            differing.extend(told.differing(wanted));
+        }
         differing
     }
 

@@ -8,13 +8,18 @@ pub mod control;
 pub mod daemon;
 pub mod docker_context;
 mod docker_relay;
+pub mod doctor;
 pub mod environment;
 pub mod exit_code;
 pub mod guest_user;
+mod inherited;
 pub mod instance;
+pub mod other_colima;
 pub mod output;
 pub mod progress;
+pub mod shell_variables;
 pub mod ssh;
+pub mod ssh_include;
 pub mod state_dir;
 
 pub use commands::run;

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+
 use crate::output::escaped;
 
 /// How stages are shown.
@@ -22,6 +24,8 @@ pub enum Style {
     PlainColor,
     /// Plain lines.
     Plain,
+    /// One JSON object per line, for programs.
+    Json,
     /// Nothing.
     Quiet,
 }
@@ -55,6 +59,15 @@ impl Style {
         }
     }
 
+    /// A line that is rewritten, whatever the writer is.
+    #[must_use]
+    pub fn live(environment: &crate::environment::Environment) -> Self {
+        match environment.color {
+            crate::environment::ColorWish::Never => Self::Live,
+            _ => Self::LiveColor,
+        }
+    }
+
     fn is_live(self) -> bool {
         matches!(self, Self::Live | Self::LiveColor)
     }
@@ -62,7 +75,7 @@ impl Style {
     fn paint(self, code: &str, text: &str) -> String {
         match self {
             Self::LiveColor | Self::PlainColor => format!("\x1b[{code}m{text}\x1b[0m"),
-            Self::Live | Self::Plain | Self::Quiet => text.to_owned(),
+            Self::Live | Self::Plain | Self::Json | Self::Quiet => text.to_owned(),
         }
     }
 }
@@ -112,15 +125,32 @@ impl<W: Write, C: Fn() -> Duration> Progress<W, C> {
     pub fn stage(&mut self, name: &str) -> io::Result<()> {
         self.finish()?;
         self.stage = Some(Stage {
-            name: escaped(name),
+            // What programs read is escaped as JSON, and only once.
+            name: match self.style {
+                Style::Json => name.to_owned(),
+                _ => escaped(name),
+            },
             detail: String::new(),
             began: (self.clock)(),
         });
         match self.style {
             Style::Plain | Style::PlainColor => writeln!(self.writer, "{} ...", escaped(name)),
             Style::Live | Style::LiveColor => self.tick(),
+            Style::Json => self.event("begin", &[("stage", json!(name))]),
             Style::Quiet => Ok(()),
         }
+    }
+
+    /// One line of JSON: the event, the time since the command began, and what belongs to it.
+    fn event(&mut self, event: &str, fields: &[(&str, Value)]) -> io::Result<()> {
+        let mut object = serde_json::Map::new();
+        object.insert("event".to_owned(), json!(event));
+        object.insert("seconds".to_owned(), json!(rounded((self.clock)())));
+        for (name, value) in fields {
+            object.insert((*name).to_owned(), value.clone());
+        }
+        writeln!(self.writer, "{}", Value::Object(object))?;
+        self.writer.flush()
     }
 
     /// Says what the stage is at: a percentage, a file. Shown only on a terminal.
@@ -131,6 +161,9 @@ impl<W: Write, C: Fn() -> Duration> Progress<W, C> {
     pub fn detail(&mut self, detail: &str) -> io::Result<()> {
         if let Some(stage) = &mut self.stage {
             stage.detail = escaped(detail);
+        }
+        if self.style == Style::Json {
+            return self.event("detail", &[("text", json!(detail))]);
         }
         self.tick()
     }
@@ -171,8 +204,10 @@ impl<W: Write, C: Fn() -> Duration> Progress<W, C> {
         if self.style.is_live() && self.stage.is_some() {
             write!(self.writer, "\r{ERASE_TO_END}")?;
         }
-        if self.style != Style::Quiet {
-            writeln!(self.writer, "{}", escaped(line))?;
+        match self.style {
+            Style::Quiet => {}
+            Style::Json => return self.event("note", &[("text", json!(line))]),
+            _ => writeln!(self.writer, "{}", escaped(line))?,
         }
         self.tick()
     }
@@ -184,8 +219,10 @@ impl<W: Write, C: Fn() -> Duration> Progress<W, C> {
     /// As [`Self::stage`].
     pub fn done(&mut self, what: &str) -> io::Result<()> {
         self.finish()?;
-        if self.style == Style::Quiet {
-            return Ok(());
+        match self.style {
+            Style::Quiet => return Ok(()),
+            Style::Json => return self.event("done", &[("text", json!(what))]),
+            _ => {}
         }
         let total = seconds((self.clock)());
         writeln!(self.writer, "{} in {total}", escaped(what))
@@ -211,6 +248,9 @@ impl<W: Write, C: Fn() -> Duration> Progress<W, C> {
         let (start, end) = match self.style {
             Style::Live | Style::LiveColor => ("\r", ERASE_TO_END),
             Style::Plain | Style::PlainColor => ("", ""),
+            Style::Json => {
+                return self.event(outcome_word(outcome), &[("stage", json!(stage.name))]);
+            }
             Style::Quiet => return Ok(()),
         };
         let elapsed = seconds((self.clock)().saturating_sub(stage.began));
@@ -223,6 +263,19 @@ impl<W: Write, C: Fn() -> Duration> Progress<W, C> {
         )?;
         self.writer.flush()
     }
+}
+
+/// The end of a stage is not the end of the command, which is called done.
+fn outcome_word(outcome: &str) -> &str {
+    match outcome {
+        "done" => "end",
+        other => other,
+    }
+}
+
+/// Milliseconds are enough.
+fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// `0.4s`, `12.0s`, `3m05s`.

@@ -165,6 +165,23 @@ pub struct ClientConfig<'a> {
     pub program: &'a Path,
     /// The profile's relay to the guest's ssh server.
     pub socket: &'a Path,
+    /// Whether sessions in the guest may use the host's agent.
+    pub agent: AgentForwarding,
+}
+
+/// Whether sessions in the guest may use the host's ssh agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentForwarding {
+    /// They may, and so may everybody who is root there.
+    On,
+    /// They may not.
+    Off,
+}
+
+impl From<bool> for AgentForwarding {
+    fn from(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
 }
 
 /// The `ssh_config(5)` text for one instance, or `None` where a path cannot be written in one: the
@@ -188,7 +205,12 @@ pub fn client_config(config: &ClientConfig<'_>) -> Option<String> {
            PreferredAuthentications publickey\n  \
            Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com\n  \
            LogLevel ERROR\n  \
+           ForwardAgent {agent}\n  \
            ProxyCommand {proxy}\n",
+        agent = match config.agent {
+            AgentForwarding::On => "yes",
+            AgentForwarding::Off => "no",
+        },
         host = config.host,
         user = config.user,
         identity = quoted(config.identity)?,
@@ -236,6 +258,7 @@ mod tests {
             known_hosts: &Path::new(home).join("work/known_hosts"),
             program: Path::new("/usr/bin/colima"),
             socket: &Path::new(home).join("work/ssh.sock"),
+            agent: AgentForwarding::Off,
         })
     }
 

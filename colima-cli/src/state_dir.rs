@@ -4,6 +4,8 @@
 //! <root>/_version                  version of this layout
 //!        _ssh/                     keys of the host's user for the guests, and the guests' own
 //!        _disks/<instance>/        data.qcow2, which survives `delete`
+//!        _templates/default.yaml   what new profiles begin with; Colima's file
+//!        ssh_config                what ~/.ssh/config includes, if a profile wants that
 //!        <profile>/colima.yaml     what the profile wants; Colima's file
 //!                  docker.sock     Colima's path
 //!                  ...             everything else of ours
@@ -96,7 +98,7 @@ pub enum StateDirError {
         found: u32,
     },
     /// The version cannot be read or written.
-    #[error("cannot read the layout version {}", path.display())]
+    #[error("cannot use the layout version {}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -133,6 +135,16 @@ impl StateDir {
         Ok(())
     }
 
+    /// As [`Self::prepare`], without making or changing anything; what is not there yet is well.
+    ///
+    /// # Errors
+    ///
+    /// See [`StateDirError`].
+    pub fn look(&self) -> Result<(), StateDirError> {
+        self.check_version()?;
+        look_at(&self.root)
+    }
+
     /// Checks that the layout is not newer than this program; for commands that only look.
     ///
     /// # Errors
@@ -158,6 +170,18 @@ impl StateDir {
                 source: io::Error::new(io::ErrorKind::InvalidData, error),
             }),
         }
+    }
+
+    /// The `colima.yaml` that new profiles begin with; where there is none, the built-in one is.
+    #[must_use]
+    pub fn template(&self) -> PathBuf {
+        self.root.join("_templates").join("default.yaml")
+    }
+
+    /// What `~/.ssh/config` includes: the profiles that want to be named there.
+    #[must_use]
+    pub fn ssh_include(&self) -> PathBuf {
+        self.root.join("ssh_config")
     }
 
     /// The paths of a profile.
@@ -303,6 +327,16 @@ impl ProfilePaths {
         Ok(())
     }
 
+    /// As [`Self::prepare`], without making or changing anything; what is not there yet is well.
+    ///
+    /// # Errors
+    ///
+    /// See [`StateDirError`].
+    pub fn look(&self) -> Result<(), StateDirError> {
+        self.check_length()?;
+        look_at(&self.dir)
+    }
+
     /// Clients cannot connect to a socket whose path is too long, docker's own among them.
     fn check_length(&self) -> Result<(), StateDirError> {
         let longest = &self.docker_socket;
@@ -371,6 +405,34 @@ pub fn private_dir(path: &Path) -> Result<(), StateDirError> {
                 mode,
             });
         }
+    }
+    Ok(())
+}
+
+/// Checks that a directory is the user's, if it is there.
+fn look_at(path: &Path) -> Result<(), StateDirError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(StateDirError::Directory {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    if !metadata.is_dir() {
+        return Err(StateDirError::NotADirectory {
+            path: path.to_owned(),
+        });
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user {
+        return Err(StateDirError::ForeignOwner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            user,
+        });
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ mod e2e {
     pub(crate) mod life;
     pub(crate) mod ports;
     pub(crate) mod process;
+    pub(crate) mod provision;
     pub(crate) mod resources;
     pub(crate) mod streams;
     pub(crate) mod suite;
@@ -28,7 +29,7 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, command_line, containers, hygiene, images, interrupted, life, ports,
+    another_user, command_line, containers, hygiene, images, interrupted, life, ports, provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -62,6 +63,18 @@ fn main() -> ExitCode {
 /// The docker command line through the relay, on the first boot.
 fn relay(suite: &mut Suite) {
     suite.case("command_line::first_start", command_line::first_start);
+    suite.case(
+        "provision::scripts_ran_in_their_order",
+        provision::scripts_ran_in_their_order,
+    );
+    suite.case(
+        "provision::the_guest_is_as_configured",
+        provision::the_guest_is_as_configured,
+    );
+    suite.case(
+        "provision::what_a_restart_would_change_is_named",
+        provision::what_a_restart_would_change_is_named,
+    );
     suite.case("containers::version", containers::version);
     suite.case("containers::import", containers::import);
     let mut baseline = None;

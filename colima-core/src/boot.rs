@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,12 @@ pub struct BootConfig {
     pub docker_daemon_json: String,
     /// Environment of login sessions and of the container runtime.
     pub env: BTreeMap<String, String>,
+    /// Further names in `/etc/hosts`.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, IpAddr>,
+    /// Scripts to run, in the order of the configuration.
+    #[serde(default)]
+    pub provision: Vec<Provision>,
     /// The host's clock when the configuration was written, nanoseconds since the Unix epoch; 0 leaves
     /// the guest's clock as the machine sets it.
     pub clock_unix_nanos: u64,
@@ -77,6 +84,8 @@ impl BootConfig {
             runtime: Runtime::default(),
             docker_daemon_json: "{}".to_owned(),
             env: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            provision: Vec::new(),
             clock_unix_nanos: 0,
         }
     }
@@ -146,4 +155,124 @@ pub enum Runtime {
     Docker,
     /// No runtime: only the virtual machine.
     None,
+}
+
+/// A script that the guest runs at every boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provision {
+    /// When it runs, and as whom.
+    pub mode: ProvisionMode,
+    /// Its text. One that does not begin with `#!` is run by `/bin/sh`.
+    pub script: String,
+}
+
+/// When a [`Provision`] runs, and as whom. The modes are Colima's, in the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProvisionMode {
+    /// First of all, as root.
+    Boot,
+    /// As root, before everything that may need what it installs.
+    Dependency,
+    /// As root, before the container runtime starts.
+    System,
+    /// As the user, before the container runtime starts.
+    User,
+    /// As the user, after all of those and before the container runtime starts.
+    AfterBoot,
+    /// As the user, when containers can run.
+    Ready,
+}
+
+impl ProvisionMode {
+    /// Colima's words.
+    pub const WORDS: &'static [&'static str] = &[
+        "system",
+        "user",
+        "boot",
+        "dependency",
+        "after-boot",
+        "ready",
+    ];
+
+    /// Colima's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Dependency => "dependency",
+            Self::System => "system",
+            Self::User => "user",
+            Self::AfterBoot => "after-boot",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// A script that did not end well, as the guest tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionFailure {
+    /// Its place in the configuration, from 1.
+    pub number: u32,
+    /// Its mode.
+    pub mode: ProvisionMode,
+    /// How it ended.
+    pub why: String,
+    /// The last lines that it printed.
+    pub output: Vec<String>,
+}
+
+/// A word that is no [`ProvisionMode`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{word:?} is no mode of a script: write {}", ProvisionMode::WORDS.join(", "))]
+pub struct ParseProvisionModeError {
+    /// The word that was given.
+    pub word: String,
+}
+
+impl FromStr for ProvisionMode {
+    type Err = ParseProvisionModeError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Ok(match word {
+            "boot" => Self::Boot,
+            "dependency" => Self::Dependency,
+            "system" => Self::System,
+            "user" => Self::User,
+            "after-boot" => Self::AfterBoot,
+            "ready" => Self::Ready,
+            _ => {
+                return Err(ParseProvisionModeError {
+                    word: word.to_owned(),
+                });
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_has_one_word() {
+        for word in ProvisionMode::WORDS {
+            let mode: ProvisionMode = word.parse().unwrap();
+            assert_eq!(mode.as_str(), *word);
+            assert_eq!(serde_json::json!(mode), *word);
+        }
+        assert!("System".parse::<ProvisionMode>().is_err());
+    }
+
+    #[test]
+    fn an_older_document_has_no_scripts() {
+        let mut old = serde_json::json!(BootConfig::new("colima", User::first("ada")));
+        for newer in ["hosts", "provision"] {
+            old.as_object_mut().unwrap().remove(newer).unwrap();
+        }
+        let read: BootConfig = serde_json::from_value(old).unwrap();
+        assert_eq!(read, BootConfig::new("colima", User::first("ada")));
+    }
 }

@@ -1,20 +1,20 @@
 //! What a profile wants: flags, `colima.yaml` and defaults, merged with the origin of every value.
 //!
 //! Three layers say what they want as [`Settings`], in which nothing is mandatory. [`Config::merge`]
-//! decides: a flag that was typed wins over the file, the file wins over the default, and every value
-//! remembers its [`Origin`]. All limits are checked then, and all that are exceeded are reported at once.
+//! decides: a flag that was typed wins over the file, the file over the template, the template over the
+//! default, and every value remembers its [`Origin`]. All limits are checked then, and all that are exceeded are reported at once.
 //!
 //! The file is Colima's. [`ConfigFile::parse`] reads the keys this version acts on, collects those it
 //! knows but does not act on ([`ConfigFile::not_acted_on`]), and refuses keys that no Colima ever had. The
-//! text belongs to the user: [`set_scalars`] and [`write_back`] change the values they are told to and
-//! nothing else, neither comments nor order nor blank lines.
+//! text belongs to the user: [`set_values`] and [`write_back`] change the values they are told to and
+//! nothing else, neither comments nor order nor blank lines. [`schema`] tells editors what may stand in it.
 //!
 //! ```
-//! use colima_core::{Bytes, config::{Config, ConfigFile, Origin, Settings}};
+//! use colima_core::{Bytes, config::{Config, ConfigFile, Layers, Origin, Settings}};
 //!
-//! let file = ConfigFile::parse("cpu: 4\nmemory: 2.5 # GiB\n")?;
+//! let file = ConfigFile::parse("cpu: 4\nmemory: 2.5 # GiB\n")?.settings;
 //! let flags = Settings { cpus: Some(6), ..Settings::default() };
-//! let config = Config::merge(&flags, &file.settings)?;
+//! let config = Config::merge(&Layers { flags, file, ..Layers::default() })?;
 //!
 //! assert_eq!((config.cpus.value, config.cpus.origin), (6, Origin::Flag));
 //! assert_eq!((config.memory.value, config.memory.origin), (Bytes::mib(2560), Origin::File));
@@ -23,23 +23,33 @@
 //! ```
 
 mod colima_yaml;
+mod dns_hosts;
 mod document;
 mod edit;
+mod explain;
 mod known_keys;
 mod limits;
+mod schema;
+mod spelling;
 mod template;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 pub use colima_yaml::{ConfigFile, NotActedOn, ParseConfigError, Problem};
-pub use edit::{EditConfigError, Scalar, set_scalars, write_back};
+pub use dns_hosts::{ResolvedHosts, resolve_hosts};
+pub use edit::{EditConfigError, NewValue, set_values, write_back};
+pub use explain::{Explained, explain};
 pub use known_keys::Standing;
 pub use limits::{InvalidConfig, Limit, Violation};
+pub use schema::schema;
 pub use template::TEMPLATE;
 
-use crate::{Arch, Bytes, boot::Runtime};
+use crate::{
+    Arch, Bytes,
+    boot::{Provision, Runtime},
+};
 
-/// What one layer (the flags that were typed, or `colima.yaml`) says; `None` leaves it to the next.
+/// What one layer (the flags that were typed, `colima.yaml`, the template) says; `None` leaves it to the next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Virtual processors.
@@ -66,6 +76,40 @@ pub struct Settings {
     pub port_bind: Option<Vec<IpAddr>>,
     /// The user's part of the docker daemon's configuration.
     pub docker: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Mirrors of docker's registry. They replace those in [`Self::docker`] of the layers below.
+    pub registry_mirrors: Option<Vec<String>>,
+    /// Name servers of the guest.
+    pub dns: Option<Vec<IpAddr>>,
+    /// Names in the guest, each with an address or `host.lima.internal`.
+    pub dns_hosts: Option<BTreeMap<String, String>>,
+    /// Scripts that the guest runs at every boot.
+    pub provision: Option<Vec<Provision>>,
+    /// Whether sessions in the guest may use the host's ssh agent.
+    pub forward_agent: Option<bool>,
+    /// Whether the user's ssh configuration includes ours.
+    pub ssh_config: Option<bool>,
+}
+
+/// The layers, topmost first. A new profile begins with the template as its file, so whoever has a file
+/// leaves [`Self::template`] empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layers {
+    /// Typed on the command line.
+    pub flags: Settings,
+    /// Written in `colima.yaml`.
+    pub file: Settings,
+    /// Written in the template of new profiles.
+    pub template: Settings,
+}
+
+impl Layers {
+    const fn topmost_first(&self) -> [(Origin, &Settings); 3] {
+        [
+            (Origin::Flag, &self.flags),
+            (Origin::File, &self.file),
+            (Origin::Template, &self.template),
+        ]
+    }
 }
 
 /// Whether ports of the guest appear on the host.
@@ -87,6 +131,8 @@ pub enum Origin {
     Flag,
     /// Written in `colima.yaml`.
     File,
+    /// Written in the template of new profiles.
+    Template,
     /// Nobody said anything.
     Default,
 }
@@ -96,6 +142,7 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Self::Flag => "flag",
             Self::File => "colima.yaml",
+            Self::Template => "template",
             Self::Default => "default",
         })
     }
@@ -110,22 +157,17 @@ pub struct Setting<T> {
     pub origin: Origin,
 }
 
-impl<T: Clone> Setting<T> {
-    fn choose(flag: Option<&T>, file: Option<&T>, default: T) -> Self {
-        match (flag, file) {
-            (Some(value), _) => Self {
-                value: value.clone(),
-                origin: Origin::Flag,
-            },
-            (None, Some(value)) => Self {
-                value: value.clone(),
-                origin: Origin::File,
-            },
-            (None, None) => Self {
-                value: default,
-                origin: Origin::Default,
-            },
-        }
+impl<T> Setting<T> {
+    /// The topmost layer's value, else the default.
+    fn choose(layers: &Layers, of: impl Fn(&Settings) -> Option<T>, default: T) -> Self {
+        let said = layers
+            .topmost_first()
+            .into_iter()
+            .find_map(|(origin, layer)| of(layer).map(|value| Self { value, origin }));
+        said.unwrap_or(Self {
+            value: default,
+            origin: Origin::Default,
+        })
     }
 }
 
@@ -156,73 +198,82 @@ pub struct Config {
     /// Environment of the guest, each name with its own origin.
     pub env: BTreeMap<String, Setting<String>>,
     /// The user's part of the docker daemon's configuration.
-    pub docker: serde_json::Map<String, serde_json::Value>,
+    pub docker: Setting<serde_json::Map<String, serde_json::Value>>,
+    /// Name servers of the guest; empty leaves them to the network.
+    pub dns: Setting<Vec<IpAddr>>,
+    /// Names in the guest, each with an address or `host.lima.internal`.
+    pub dns_hosts: Setting<BTreeMap<String, String>>,
+    /// Scripts that the guest runs at every boot.
+    pub provision: Setting<Vec<Provision>>,
+    /// Whether sessions in the guest may use the host's ssh agent; false unless said otherwise.
+    pub forward_agent: Setting<bool>,
+    /// Whether the user's ssh configuration includes ours; false unless said otherwise: the file is the user's.
+    pub ssh_config: Setting<bool>,
+}
+
+impl Default for Config {
+    /// What a profile gets that wants nothing.
+    fn default() -> Self {
+        Self::choose(&Layers::default(), Runtime::default())
+    }
 }
 
 impl Config {
-    /// Merges flags over file over defaults, and checks every limit.
+    /// Merges the layers, and checks every limit.
     ///
     /// # Errors
     ///
     /// [`InvalidConfig`] with everything that is out of its limits, not only the first.
-    pub fn merge(flags: &Settings, file: &Settings) -> Result<Self, InvalidConfig> {
+    pub fn merge(layers: &Layers) -> Result<Self, InvalidConfig> {
         let mut violations = Vec::new();
-        let runtime = Setting::choose(
-            flags.runtime.as_ref(),
-            file.runtime.as_ref(),
-            "docker".to_owned(),
-        );
-        let runtime = Setting {
-            value: limits::runtime(&runtime, &mut violations),
-            origin: runtime.origin,
-        };
-        let optional = |flag: &Option<Arch>, file: &Option<Arch>| {
-            Setting::choose(flag.map(Some).as_ref(), file.map(Some).as_ref(), None)
-        };
-        let config = Self {
-            cpus: Setting::choose(flags.cpus.as_ref(), file.cpus.as_ref(), 2),
-            memory: Setting::choose(flags.memory.as_ref(), file.memory.as_ref(), Bytes::gib(2)),
-            disk: Setting::choose(flags.disk.as_ref(), file.disk.as_ref(), Bytes::gib(100)),
-            root_disk: Setting::choose(
-                flags.root_disk.as_ref(),
-                file.root_disk.as_ref(),
-                Bytes::gib(20),
-            ),
-            arch: optional(&flags.arch, &file.arch),
-            runtime,
-            auto_activate: Setting::choose(
-                flags.auto_activate.as_ref(),
-                file.auto_activate.as_ref(),
-                true,
-            ),
-            hostname: Setting::choose(
-                flags.hostname.clone().map(Some).as_ref(),
-                file.hostname.clone().map(Some).as_ref(),
-                None,
-            ),
-            port_forwarder: Setting::choose(
-                flags.port_forwarder.as_ref(),
-                file.port_forwarder.as_ref(),
-                PortForwarder::default(),
-            ),
-            port_bind: Setting::choose(
-                flags.port_bind.as_ref(),
-                file.port_bind.as_ref(),
-                Vec::new(),
-            ),
-            env: merge_env(&flags.env, &file.env),
-            docker: flags
-                .docker
-                .as_ref()
-                .or(file.docker.as_ref())
-                .cloned()
-                .unwrap_or_default(),
-        };
+        let word = Setting::choose(layers, |layer| layer.runtime.clone(), "docker".to_owned());
+        let runtime = limits::runtime(&word, &mut violations);
+        let config = Self::choose(layers, runtime);
         limits::check(&config, &mut violations);
         if violations.is_empty() {
             Ok(config)
         } else {
             Err(InvalidConfig { violations })
+        }
+    }
+
+    /// Merges the layers unchecked; `runtime` is what their word for it means.
+    fn choose(layers: &Layers, runtime: Runtime) -> Self {
+        let runtime = Setting {
+            value: runtime,
+            origin: Setting::choose(layers, |layer| layer.runtime.clone(), String::new()).origin,
+        };
+        let mut docker =
+            Setting::choose(layers, |layer| layer.docker.clone(), serde_json::Map::new());
+        let mirrors = Setting::choose(layers, |layer| layer.registry_mirrors.clone(), Vec::new());
+        if mirrors.origin != Origin::Default {
+            docker
+                .value
+                .insert("registry-mirrors".to_owned(), mirrors.value.into());
+            docker.origin = mirrors.origin;
+        }
+        Self {
+            cpus: Setting::choose(layers, |layer| layer.cpus, 2),
+            memory: Setting::choose(layers, |layer| layer.memory, Bytes::gib(2)),
+            disk: Setting::choose(layers, |layer| layer.disk, Bytes::gib(100)),
+            root_disk: Setting::choose(layers, |layer| layer.root_disk, Bytes::gib(20)),
+            arch: Setting::choose(layers, |layer| layer.arch.map(Some), None),
+            runtime,
+            auto_activate: Setting::choose(layers, |layer| layer.auto_activate, true),
+            hostname: Setting::choose(layers, |layer| layer.hostname.clone().map(Some), None),
+            port_forwarder: Setting::choose(
+                layers,
+                |layer| layer.port_forwarder,
+                PortForwarder::default(),
+            ),
+            port_bind: Setting::choose(layers, |layer| layer.port_bind.clone(), Vec::new()),
+            env: merge_env(layers),
+            docker,
+            dns: Setting::choose(layers, |layer| layer.dns.clone(), Vec::new()),
+            dns_hosts: Setting::choose(layers, |layer| layer.dns_hosts.clone(), BTreeMap::new()),
+            provision: Setting::choose(layers, |layer| layer.provision.clone(), Vec::new()),
+            forward_agent: Setting::choose(layers, |layer| layer.forward_agent, false),
+            ssh_config: Setting::choose(layers, |layer| layer.ssh_config, false),
         }
     }
 
@@ -236,17 +287,14 @@ impl Config {
     }
 }
 
-fn merge_env(
-    flags: &BTreeMap<String, String>,
-    file: &BTreeMap<String, String>,
-) -> BTreeMap<String, Setting<String>> {
-    let layer = |env: &BTreeMap<String, String>, origin| {
-        let env = env.clone();
-        env.into_iter()
-            .map(move |(name, value)| (name, Setting { value, origin }))
-    };
+fn merge_env(layers: &Layers) -> BTreeMap<String, Setting<String>> {
     // A later entry of the same name replaces the earlier one.
-    layer(file, Origin::File)
-        .chain(layer(flags, Origin::Flag))
+    let lowest_first = layers.topmost_first().into_iter().rev();
+    lowest_first
+        .flat_map(|(origin, layer)| {
+            let env = layer.env.clone();
+            env.into_iter()
+                .map(move |(name, value)| (name, Setting { value, origin }))
+        })
         .collect()
 }

@@ -19,4 +19,4 @@
 mod daemon_json;
 pub mod docker_context;
 
-pub use daemon_json::{DaemonDefaults, DaemonJsonError, Proxies, daemon_json};
+pub use daemon_json::{DaemonDefaults, DaemonJsonError, Proxies, daemon_json, off_loopback};

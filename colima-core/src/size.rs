@@ -58,21 +58,52 @@ impl Bytes {
     }
 }
 
-/// Prints the largest unit that the size is a tidy decimal of: `2GiB`, `2.5GiB`, `300MiB`, `17B`.
-///
-/// What is printed parses back to the same number of bytes.
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, name) in [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")] {
+const UNITS: [(u64, &str); 4] = [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
+
+impl Bytes {
+    /// The size as a text that parses back to the same number of bytes, in the shortest form there is.
+    #[must_use]
+    pub fn exact(self) -> String {
+        for (unit, name) in UNITS {
             // Tenths of a unit are tidy only where they are whole bytes.
             if self.0 >= unit && (u128::from(self.0) * 10).is_multiple_of(u128::from(unit)) {
-                let (whole, rest) = (self.0 / unit, self.0 % unit);
-                let tenths = u128::from(rest) * 10 / u128::from(unit);
-                return if tenths == 0 {
-                    write!(f, "{whole}{name}")
-                } else {
-                    write!(f, "{whole}.{tenths}{name}")
-                };
+                return decimal(u128::from(self.0) * 10 / u128::from(unit), 1, name);
+            }
+        }
+        // What was typed as a decimal number of GiB, rounded down to a byte: 0.1 is 107374182 bytes.
+        let typed = (1..=6).filter(|_| self.0 > 0).find_map(|decimals| {
+            let scale = 10_u128.pow(decimals);
+            let parts = (u128::from(self.0) * scale).div_ceil(u128::from(GIB));
+            let text = decimal(parts, decimals, "GiB");
+            (text.parse() == Ok(self)).then_some(text)
+        });
+        typed.unwrap_or_else(|| format!("{}B", self.0))
+    }
+}
+
+/// `parts` tenths, hundredths and so on, without zeros at the end.
+fn decimal(parts: u128, decimals: u32, unit: &str) -> String {
+    let scale = 10_u128.pow(decimals);
+    let (whole, rest) = (parts / scale, parts % scale);
+    let width = usize::try_from(decimals).unwrap_or_default();
+    let rest = format!("{rest:0width$}");
+    match rest.trim_end_matches('0') {
+        "" => format!("{whole}{unit}"),
+        rest => format!("{whole}.{rest}{unit}"),
+    }
+}
+
+/// Prints the size for people, in the largest unit and rounded to a tenth: `2GiB`, `2.5GiB`, `102.4MiB`, `17B`.
+///
+/// [`Bytes::exact`] is the form that parses back.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in UNITS {
+            // What would be shown as 1024 of the smaller unit is one of the larger.
+            let smaller_rounding = unit / 1024 / 20;
+            if self.0.saturating_add(smaller_rounding) >= unit {
+                let tenths = (u128::from(self.0) * 10 + u128::from(unit / 2)) / u128::from(unit);
+                return f.write_str(&decimal(tenths, 1, name));
             }
         }
         write!(f, "{}B", self.0)
@@ -159,6 +190,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown() {
+        for (bytes, shown, exact) in [
+            (2 << 30, "2GiB", "2GiB"),
+            (5 << 29, "2.5GiB", "2.5GiB"),
+            (107_374_182, "102.4MiB", "0.1GiB"),
+            (1_234_567, "1.2MiB", "1234567B"),
+            (1_000_000 << 10, "976.6MiB", "1000000KiB"),
+            ((1 << 30) - 1, "1GiB", "1073741823B"),
+            (1000 << 20, "1000MiB", "1000MiB"),
+            (1023, "1023B", "1023B"),
+            (0, "0B", "0B"),
+        ] {
+            let size = Bytes::new(bytes);
+            assert_eq!(
+                (size.to_string().as_str(), size.exact().as_str()),
+                (shown, exact)
+            );
+        }
+    }
+
+    #[test]
     fn what_is_refused() {
         for text in [
             "",
@@ -183,14 +235,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn display_parses_back(n in any::<u64>()) {
-            prop_assert_eq!(Bytes::new(n).to_string().parse::<Bytes>().unwrap(), Bytes::new(n));
+        fn the_exact_form_parses_back(n in any::<u64>()) {
+            prop_assert_eq!(Bytes::new(n).exact().parse::<Bytes>().unwrap(), Bytes::new(n));
+        }
+
+        #[test]
+        fn what_is_shown_is_near(n in any::<u64>()) {
+            // Just below 16 EiB the rounded text is too large to be read.
+            if let Ok(shown) = Bytes::new(n).to_string().parse::<Bytes>() {
+                prop_assert!(shown.get().abs_diff(n) <= n / 20 + 1, "{} for {}", shown, n);
+            }
         }
 
         #[test]
         fn tidy_sizes_parse_back(n in 0_u64..1 << 40, shift in 0_u32..20) {
             let size = Bytes::new(n << shift);
-            prop_assert_eq!(size.to_string().parse::<Bytes>().unwrap(), size);
+            prop_assert_eq!(size.exact().parse::<Bytes>().unwrap(), size);
         }
 
         #[test]

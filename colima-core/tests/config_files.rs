@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use colima_core::{
     Arch, Bytes,
+    boot::{Provision, ProvisionMode},
     config::{ConfigFile, PortForwarder, Settings, Standing},
 };
 use proptest::prelude::*;
@@ -38,6 +39,21 @@ fn every_key_that_is_acted_on() {
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         ),
         docker: docker.as_object().cloned(),
+        registry_mirrors: None,
+        dns: Some(vec!["1.1.1.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
+        dns_hosts: Some([("db.test".to_owned(), "10.1.2.3".to_owned())].into()),
+        provision: Some(vec![
+            Provision {
+                mode: ProvisionMode::System,
+                script: "#!/bin/sh\ntouch /a\n".to_owned(),
+            },
+            Provision {
+                mode: ProvisionMode::AfterBoot,
+                script: "true".to_owned(),
+            },
+        ]),
+        forward_agent: Some(true),
+        ssh_config: Some(false),
     };
     let text = "
 cpu: 4
@@ -49,11 +65,22 @@ runtime: none
 autoActivate: no
 hostname: box
 portForwarder: none
-network: {portBind: all}
 env: {A: 1.10, B: true, C: 007, D: , E: a b}
 docker:
   features: {buildkit: false}
   debug: true
+forwardAgent: true
+sshConfig: false
+network:
+  portBind: all
+  dns: [1.1.1.1, \"fd00::1\"]
+  dnsHosts: {db.test: 10.1.2.3}
+provision:
+  - script: |
+      #!/bin/sh
+      touch /a
+  - mode: after-boot
+    script: \"true\"
 ";
     assert_eq!(settings(text), expected);
 }
@@ -159,7 +186,7 @@ fn what_is_set_and_has_no_effect_is_told() {
     let file = ConfigFile::parse(
         "vmType: vz
 layer: true
-network: {dns: [1.1.1.1], driver: gvproxy}
+network: {mode: bridged, driver: gvproxy}
 kubernetes:
   enabled: true
 mounts:

@@ -3,8 +3,15 @@
 use colima_core::{
     Arch, Bytes,
     boot::Runtime,
-    config::{Config, ConfigFile, Origin, Settings},
+    config::{Config, ConfigFile, InvalidConfig, Layers, Origin, Settings},
 };
+
+fn merge_file(file: Settings) -> Result<Config, InvalidConfig> {
+    Config::merge(&Layers {
+        file,
+        ..Layers::default()
+    })
+}
 
 #[test]
 fn flags_win_over_the_file_over_the_defaults() {
@@ -15,7 +22,14 @@ fn flags_win_over_the_file_over_the_defaults() {
         env: [("B".to_owned(), "flag".to_owned())].into(),
         ..Settings::default()
     };
-    let config = Config::merge(&flags, &file.settings).unwrap();
+    let template =
+        ConfigFile::parse("cpu: 3\nrootDisk: 30\nenv: {A: template, C: template}\n").unwrap();
+    let config = Config::merge(&Layers {
+        flags,
+        file: file.settings,
+        template: template.settings,
+    })
+    .unwrap();
     assert_eq!((config.cpus.value, config.cpus.origin), (8, Origin::Flag));
     assert_eq!(
         (config.memory.value, config.memory.origin),
@@ -28,12 +42,18 @@ fn flags_win_over_the_file_over_the_defaults() {
     assert_eq!(config.runtime.value, Runtime::None);
     assert_eq!(config.env["A"].origin, Origin::File);
     assert_eq!(config.env["B"].origin, Origin::Flag);
+    assert_eq!(config.env["C"].origin, Origin::Template);
+    assert_eq!(
+        (config.root_disk.value, config.root_disk.origin),
+        (Bytes::gib(30), Origin::Template)
+    );
     assert_eq!(config.plain_env()["B"], "flag");
 }
 
 #[test]
 fn defaults_are_within_the_limits() {
-    let config = Config::merge(&Settings::default(), &Settings::default()).unwrap();
+    let config = Config::merge(&Layers::default()).unwrap();
+    assert_eq!(config, Config::default());
     assert_eq!(config.memory.value, Bytes::gib(2));
     assert_eq!(config.root_disk.value, Bytes::gib(20));
     assert!(config.auto_activate.value);
@@ -46,7 +66,7 @@ fn every_violation_is_reported_at_once() {
         _ => Arch::Aarch64,
     };
     let file = ConfigFile::parse(
-        "cpu: 0\nmemory: 0.25\ndisk: 100000\nrootDisk: 1\nhostname: -x\nruntime: containerd\n",
+        "cpu: 0\nmemory: 0.25\ndisk: 100000\nrootDisk: 1\nhostname: -x\nruntime: containerd\nnetwork: {dnsHosts: {\"a b\": 10.0.0.1, ok.test: \"x\\ny\"}}\n",
     )
     .unwrap();
     let flags = Settings {
@@ -58,7 +78,12 @@ fn every_violation_is_reported_at_once() {
         .into(),
         ..Settings::default()
     };
-    let error = Config::merge(&flags, &file.settings).unwrap_err();
+    let error = Config::merge(&Layers {
+        flags,
+        file: file.settings,
+        ..Layers::default()
+    })
+    .unwrap_err();
     let lines: Vec<String> = error.violations.iter().map(ToString::to_string).collect();
     insta::with_settings!({ filters => vec![("x86_64|aarch64", "[foreign]")] }, {
         insta::assert_snapshot!(lines.join("\n"));
@@ -76,7 +101,7 @@ fn the_edges_are_inside() {
         "hostname: a",
     ] {
         let file = ConfigFile::parse(text).unwrap();
-        Config::merge(&Settings::default(), &file.settings).unwrap();
+        merge_file(file.settings).unwrap();
     }
     for text in [
         "cpu: 256",
@@ -85,7 +110,7 @@ fn the_edges_are_inside() {
         "hostname: a_b",
     ] {
         let file = ConfigFile::parse(text).unwrap();
-        let error = Config::merge(&Settings::default(), &file.settings).unwrap_err();
+        let error = merge_file(file.settings).unwrap_err();
         assert_eq!(error.violations.len(), 1, "{text}");
     }
 }

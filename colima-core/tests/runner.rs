@@ -12,4 +12,8 @@ mod config_files;
 #[cfg(feature = "config")]
 mod config_limits;
 #[cfg(feature = "config")]
+mod config_schema;
+#[cfg(feature = "config")]
+mod sample_configs;
+#[cfg(feature = "config")]
 mod template;

@@ -1,23 +1,26 @@
 //! The file that a new profile begins with.
 
-use colima_core::config::{Config, ConfigFile, PortForwarder, Settings, TEMPLATE, write_back};
+use colima_core::config::{
+    Config, ConfigFile, Explained, Layers, PortForwarder, Settings, TEMPLATE, explain, write_back,
+};
 
 #[test]
 fn the_template_says_the_defaults() {
     let file = ConfigFile::parse(TEMPLATE).unwrap();
     assert!(file.not_acted_on.is_empty());
-    let said = Config::merge(&Settings::default(), &file.settings).unwrap();
-    let unsaid = Config::merge(&Settings::default(), &Settings::default()).unwrap();
-    assert_eq!(said.cpus.value, unsaid.cpus.value);
-    assert_eq!(said.memory.value, unsaid.memory.value);
-    assert_eq!(said.disk.value, unsaid.disk.value);
-    assert_eq!(said.root_disk.value, unsaid.root_disk.value);
-    assert_eq!(said.runtime.value, unsaid.runtime.value);
-    assert_eq!(said.auto_activate.value, unsaid.auto_activate.value);
-    assert_eq!(said.hostname.value, unsaid.hostname.value);
-    assert_eq!(said.port_forwarder.value, unsaid.port_forwarder.value);
-    assert_eq!(said.port_bind.value, unsaid.port_bind.value);
-    assert_eq!(said.docker, unsaid.docker);
+    let layers = Layers {
+        file: file.settings.clone(),
+        ..Layers::default()
+    };
+    let said = Config::merge(&layers).unwrap();
+    let values = |config: &Config| -> Vec<(String, serde_json::Value)> {
+        let explained = explain(config, &ConfigFile::default(), &ConfigFile::default());
+        let values = explained.into_iter();
+        values
+            .map(|explained: Explained| (explained.key, explained.value))
+            .collect()
+    };
+    assert_eq!(values(&said), values(&Config::default()));
 }
 
 #[test]

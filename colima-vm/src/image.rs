@@ -28,6 +28,7 @@ pub mod cpio;
 mod digest;
 mod error;
 mod guest;
+mod import;
 mod manifest;
 mod package_lock;
 mod root_disk;

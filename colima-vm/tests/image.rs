@@ -319,3 +319,45 @@ async fn two_builds_from_one_lock_are_equal() {
         .collect();
     assert_eq!(left, [format!(".lock-{}", two.manifest.id).as_str()]);
 }
+
+#[test]
+fn a_bundle_from_elsewhere_is_imported_whole() {
+    let (_there, elsewhere) = store();
+    let (_here, store) = store();
+    let id: ImageId = "a-1".parse().unwrap();
+    let directory = put(&elsewhere, &id);
+    let image = store.import(&directory).unwrap();
+    assert_eq!(image, store.verify(ARCH, &id).unwrap());
+    assert!(image.directory.starts_with(store.path()));
+    // Once more, and from itself.
+    assert_eq!(store.import(&directory).unwrap(), image);
+    assert_eq!(store.import(&image.directory).unwrap(), image);
+}
+
+#[test]
+fn a_bundle_that_is_not_whole_is_not_imported() {
+    let (_there, elsewhere) = store();
+    let (_here, store) = store();
+    let id: ImageId = "a-1".parse().unwrap();
+    put(&elsewhere, &id);
+    let image = elsewhere.get(ARCH, &id).unwrap();
+    let change = |path: &std::path::Path, content: Option<&[u8]>| {
+        fs::remove_file(path).unwrap();
+        if let Some(content) = content {
+            fs::write(path, content).unwrap();
+        }
+    };
+    let kernel = fs::read(image.kernel()).unwrap();
+    for content in [None, Some(&b"another"[..])] {
+        change(&image.kernel(), content);
+        let error = store.import(&image.directory).unwrap_err();
+        assert!(matches!(error, Error::Tampered { .. }), "{error:?}");
+        assert!(store.list().unwrap().is_empty());
+        fs::write(image.kernel(), &kernel).unwrap();
+    }
+    change(&image.directory.join("manifest.json"), None);
+    assert!(matches!(
+        store.import(&image.directory),
+        Err(Error::File { .. })
+    ));
+}

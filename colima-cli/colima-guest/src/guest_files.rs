@@ -1,6 +1,6 @@
 //! Text of the files that `init` writes: pure functions of the boot configuration.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use colima_core::boot::{GUEST_PROGRAM, Network, Runtime};
 
@@ -41,14 +41,27 @@ pub fn with_block(old: &str, block: &str) -> String {
 
 /// Our lines of `/etc/hosts`: the guest's own name, and the host under the names that people use.
 #[must_use]
-pub fn hosts(host_name: &str, network: &Network) -> String {
+pub fn hosts(host_name: &str, network: &Network, further: &BTreeMap<String, IpAddr>) -> String {
     let gateway = network.gateway;
-    format!(
+    let mut text = format!(
         "127.0.0.1 localhost\n\
          ::1 localhost ip6-localhost ip6-loopback\n\
-         127.0.1.1 {host_name}\n\
-         {gateway} host.docker.internal host.lima.internal\n"
-    )
+         127.0.1.1 {host_name}\n"
+    );
+    // hosts(5) is read from the top, so what the user says goes before what we say.
+    for (name, address) in further.iter().filter(|(name, _)| is_host(name)) {
+        let _ = writeln!(text, "{address} {name}");
+    }
+    let _ = writeln!(text, "{gateway} host.docker.internal host.lima.internal");
+    text
+}
+
+/// Whether a name can stand in a line of hosts(5).
+fn is_host(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
 /// `/etc/resolv.conf`. The C library reads at most three name servers.
@@ -143,6 +156,25 @@ pub fn agent_unit() -> String {
     )
 }
 
+/// The unit of the scripts that run before the container runtime. It is there only where there are some: docker
+/// waits for it, and so does whoever waits for docker.
+#[must_use]
+pub fn provision_unit() -> String {
+    format!(
+        "[Unit]\n\
+         Description=Scripts of colima.yaml\n\
+         DefaultDependencies=no\n\
+         Conflicts=shutdown.target\n\
+         After=sysinit.target\n\
+         Before=containerd.service docker.service shutdown.target\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart={GUEST_PROGRAM} provision early\n"
+    )
+}
+
 /// Units that must not start: those of every runtime that was not asked for, and of all runtimes
 /// when there is no place for their data.
 #[must_use]
@@ -223,7 +255,14 @@ mod tests {
 
     #[test]
     fn what_is_written() {
-        insta::assert_snapshot!(hosts("colima", &Network::default()));
+        let further = [
+            ("db.test", "10.1.2.3"),
+            ("six.test", "fd00::1"),
+            ("a b", "10.0.0.1"),
+        ]
+        .map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
+        insta::assert_snapshot!(hosts("colima", &Network::default(), &further.into()));
+        insta::assert_snapshot!(provision_unit());
         insta::assert_snapshot!(resolv_conf(&Network::default()), @"nameserver 10.0.2.3");
         insta::assert_snapshot!(agent_unit());
         insta::assert_snapshot!(environment(&env()));

@@ -39,6 +39,7 @@ pub mod ext4;
 pub mod guest_files;
 pub mod init;
 pub mod netlink;
+pub mod provision;
 pub mod status;
 
 pub use error::GuestError;

@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use colima_guest::{agent, init};
+use colima_guest::{
+    agent, init,
+    provision::{self, Phase},
+};
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
@@ -27,6 +30,8 @@ fn main() -> ExitCode {
             let notify_socket = std::env::var_os("NOTIFY_SOCKET");
             report(agent::run(notify_socket.as_deref()).map(never))
         }
+        [provision::ROLE, "early"] => provisioned(Phase::Early),
+        [provision::ROLE, "ready"] => provisioned(Phase::Ready),
         [init::ROLE, root, program, ..] => report(Err(init::exec_in_root(
             Path::new(root),
             program,
@@ -44,6 +49,14 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn provisioned(phase: Phase) -> ExitCode {
+    report(
+        provision::run(phase)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(io::Error::other),
+    )
 }
 
 /// For a role that ends only by failing.

@@ -24,6 +24,12 @@ pub enum ImageVerb {
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
     },
+    /// Copy an image that was made elsewhere into the store
+    Import {
+        /// Directory with its manifest.json
+        #[arg(value_name = "DIRECTORY")]
+        from: PathBuf,
+    },
     /// List the images
     #[command(visible_alias = "ls")]
     List {

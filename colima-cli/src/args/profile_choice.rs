@@ -3,7 +3,7 @@
 use clap::Args;
 use colima_core::{ParseProfileNameError, ProfileName};
 
-use super::{Cli, PortArgs, PortVerb, Verb};
+use super::{Cli, ConfigArgs, ConfigVerb, PortArgs, PortVerb, Verb};
 use crate::environment::Environment;
 
 /// The profile as an argument.
@@ -47,11 +47,25 @@ impl Verb {
             Self::Status(args) => &args.profile,
             Self::List(args) => &args.profile,
             Self::Version(args) => &args.profile,
+            Self::SshConfig(args) => &args.profile,
+            Self::Env(args) => &args.profile,
+            Self::Update(args) => &args.profile,
+            Self::Doctor(args) => &args.profile,
             Self::Logs(args) => &args.profile,
             Self::Port(PortArgs {
                 verb: PortVerb::List(args),
             }) => &args.profile,
+            Self::Config(ConfigArgs {
+                verb: ConfigVerb::Show(args),
+            }) => &args.profile,
             Self::Ssh(_)
+            | Self::Config(_)
+            | Self::Template(_)
+            | Self::Nerdctl(_)
+            | Self::Prune(_)
+            | Self::Kubernetes(_)
+            | Self::Model(_)
+            | Self::Man(_)
             | Self::Completion(_)
             | Self::Image(_)
             | Self::Daemon(_)

@@ -1,13 +1,10 @@
-//! `start`: the long table of flags, and what they say as one layer of settings.
+//! `start`.
 
-use clap::{Args, ValueEnum};
-use colima_core::{
-    Bytes,
-    config::{PortForwarder, Settings, Standing},
-};
+use clap::Args;
+use colima_core::config::{Settings, Standing};
 
 use super::{
-    ProfileArg,
+    ProfileArg, SettingsArgs,
     legacy::{LegacyFlag, LegacyFlags},
 };
 use crate::environment::Environment;
@@ -27,44 +24,9 @@ pub struct StartArgs {
     #[command(flatten)]
     pub profile: ProfileArg,
 
-    /// Processors of the machine [default: 2]
-    #[arg(
-        short,
-        long,
-        alias = "cpu",
-        value_name = "COUNT",
-        help_heading = "Resources"
-    )]
-    pub cpus: Option<u32>,
-    /// Memory of the machine, such as 4, 2.5 or 512MiB [default: 2]
-    #[arg(short, long, value_name = "SIZE", help_heading = "Resources")]
-    pub memory: Option<Bytes>,
-    /// Disk for images, containers and volumes; it can grow, not shrink [default: 100]
-    #[arg(short, long, value_name = "SIZE", help_heading = "Resources")]
-    pub disk: Option<Bytes>,
-    /// Disk for the machine's system [default: 20]
-    #[arg(long, value_name = "SIZE", help_heading = "Resources")]
-    pub root_disk: Option<Bytes>,
-
-    /// Container runtime [default: docker]
-    #[arg(short, long, value_enum, value_name = "NAME", help_heading = "Runtime")]
-    pub runtime: Option<RuntimeArg>,
-    /// Make the profile the current docker context [default: true]
-    #[arg(
-        long,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        help_heading = "Runtime"
-    )]
-    pub activate: Option<bool>,
-    /// Environment variable of the machine, for this run; repeatable
-    #[arg(long, value_name = "NAME=VALUE", value_parser = variable, help_heading = "Runtime")]
-    pub env: Vec<(String, String)>,
-    /// Host name of the machine [default: follows the profile]
-    #[arg(long, value_name = "NAME", help_heading = "Runtime")]
-    pub hostname: Option<String>,
+    /// What the machine is to be.
+    #[command(flatten)]
+    pub wanted: SettingsArgs,
 
     /// Host directory to share; only `none` is available yet
     #[arg(
@@ -75,77 +37,30 @@ pub struct StartArgs {
     )]
     pub mount: Vec<MountArg>,
 
-    /// Whether ports of containers appear on the host: ssh and grpc mean that they do [default: ssh]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "NAME",
-        hide_possible_values = true,
-        help_heading = "Network"
-    )]
-    pub port_forwarder: Option<PortForwarderArg>,
-
     /// Stay in the foreground until interrupted, then stop the machine
     #[arg(short, long, help_heading = "Advanced")]
     pub foreground: bool,
 
-    /// The guest's architecture: host, x86_64 or aarch64
-    #[arg(short, long, hide = true, value_parser = ["host", "x86_64", "amd64", "aarch64", "arm64"])]
-    arch: Option<String>,
-    /// Whether flags are written back to colima.yaml
+    /// Edit colima.yaml before the start
+    #[arg(short, long, help_heading = "Configuration")]
+    pub edit: bool,
+    /// Editor for --edit [default: EDITOR]
+    #[arg(long, value_name = "COMMAND", help_heading = "Configuration")]
+    pub editor: Option<String>,
+    /// Begin a new profile with the template [default: true]
     #[arg(
-        long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_name = "BOOL"
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", help_heading = "Configuration"
+    )]
+    template: Option<bool>,
+    /// Write flags back to colima.yaml [default: true]
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", help_heading = "Configuration"
     )]
     save_config: Option<bool>,
     #[command(flatten)]
     legacy: LegacyFlags,
-}
-
-/// A container runtime that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RuntimeArg {
-    /// docker, with its own containerd
-    Docker,
-    /// only the machine
-    None,
-    /// not available yet
-    #[value(hide = true)]
-    Containerd,
-    /// not available yet
-    #[value(hide = true)]
-    Incus,
-}
-
-/// A port forwarder that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PortForwarderArg {
-    /// ports appear on the host
-    Ssh,
-    /// the same
-    Grpc,
-    /// they do not
-    None,
-}
-
-impl PortForwarderArg {
-    const fn setting(self) -> PortForwarder {
-        match self {
-            Self::Ssh | Self::Grpc => PortForwarder::On,
-            Self::None => PortForwarder::Off,
-        }
-    }
-}
-
-impl RuntimeArg {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::None => "none",
-            Self::Containerd => "containerd",
-            Self::Incus => "incus",
-        }
-    }
 }
 
 /// Whether the docker context becomes the current one.
@@ -187,31 +102,17 @@ impl std::str::FromStr for MountArg {
     }
 }
 
-fn variable(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE"),
-    }
-}
-
 impl StartArgs {
     /// What was typed, as the topmost layer of settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        Settings {
-            cpus: self.cpus,
-            memory: self.memory,
-            disk: self.disk,
-            root_disk: self.root_disk,
-            arch: self.arch.as_deref().and_then(|arch| arch.parse().ok()),
-            runtime: self.runtime.map(|runtime| runtime.as_str().to_owned()),
-            auto_activate: self.activate,
-            hostname: self.hostname.clone(),
-            env: self.env.iter().cloned().collect(),
-            port_forwarder: self.port_forwarder.map(PortForwarderArg::setting),
-            port_bind: None,
-            docker: None,
-        }
+        self.wanted.settings()
+    }
+
+    /// Whether a new profile begins with the user's template.
+    #[must_use]
+    pub fn uses_template(&self) -> bool {
+        self.template.unwrap_or(true)
     }
 
     /// Whether what was typed is to be written back to `colima.yaml`.

@@ -15,6 +15,7 @@ const THREADS: usize = 2;
 
 pub(super) fn run(context: &Context<'_>, verb: DaemonVerb) -> Result<ExitCode, CommandError> {
     let DaemonVerb::Run = verb;
+    crate::inherited::close();
     // Away from the terminal that happened to start it; fails when it leads a group, and then a
     // person runs it by hand and wants its Ctrl-C.
     let _ = rustix::process::setsid();

@@ -1,14 +1,14 @@
 //! `colima delete`.
 
-use std::{
-    fs,
-    io::{self, IsTerminal as _, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use colima_vm::machine::Machine;
 
-use super::{Context, client_error, say, state_error, stop};
+use super::{
+    Context, client_error, confirm_or, say,
+    ssh_config::{self, Naming},
+    state_error, stop,
+};
 use crate::{
     args::DeleteArgs,
     command_error::{CommandError, ErrorKind},
@@ -29,7 +29,12 @@ pub(super) async fn run(
         return Err(CommandError::new(ErrorKind::NoSuchProfile, what)
             .hint("the profiles there are: colima list"));
     }
-    if !args.force && !confirmed(&name, args.data)? {
+    let what = match args.data {
+        true => "AND ALL ITS CONTAINERS, IMAGES AND VOLUMES",
+        false => "(its containers, images and volumes are kept)",
+    };
+    let question = format!("delete {name} {what}");
+    if !confirm_or(&question, args.force, "colima delete --force")? {
         say("nothing was deleted");
         return Ok(ExitCode::Ok);
     }
@@ -48,6 +53,7 @@ pub(super) async fn run(
         let what = format!("{name} was started again in the meantime");
         return Err(CommandError::new(ErrorKind::Busy, what).hint("repeat: colima delete"));
     }
+    ssh_config::include(context, Naming::Unnamed);
     remove(&paths.dir)?;
     if args.data {
         remove(&paths.data_dir)?;
@@ -71,32 +77,8 @@ fn public_half(key: &Path) -> std::path::PathBuf {
     name.into()
 }
 
-/// Asks on the terminal; without one the answer has to be a flag.
-fn confirmed(name: &str, data: bool) -> Result<bool, CommandError> {
-    if !io::stdin().is_terminal() {
-        return Err(
-            CommandError::new(ErrorKind::Usage, "there is no terminal to ask on")
-                .hint("to delete without being asked: colima delete --force"),
-        );
-    }
-    let what = if data {
-        "AND ALL ITS CONTAINERS, IMAGES AND VOLUMES"
-    } else {
-        "(its containers, images and volumes are kept)"
-    };
-    let mut stderr = io::stderr();
-    let mut answer = String::new();
-    write!(stderr, "delete {name} {what}? [y/N] ")
-        .and_then(|()| stderr.flush())
-        .and_then(|()| io::stdin().read_line(&mut answer))
-        .map_err(|error| {
-            CommandError::new(ErrorKind::Failure, "cannot ask on the terminal").caused_by(&error)
-        })?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 /// Removes a file or directory of ours; one that is gone is fine, so that a delete can be repeated.
-fn remove(path: &Path) -> Result<(), CommandError> {
+pub(super) fn remove(path: &Path) -> Result<(), CommandError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -48,11 +48,18 @@ fn try_publish(context: &Context<'_>, activation: Activation) -> Result<(), Comm
 pub(super) fn withdraw(context: &Context<'_>) {
     let withdrawn = contexts(context).and_then(|contexts| {
         let name = context.profile.instance();
+        // Without the list of profiles only their notes are not kept right.
+        let profiles = context.state.profiles().unwrap_or_default();
+        let others: Vec<_> = profiles
+            .iter()
+            .map(|profile| context.state.profile(profile).previous_context)
+            .collect();
         let restored = contexts
             .deactivate(
                 &name,
                 &context.paths.docker_socket,
                 &context.paths.previous_context,
+                &others,
             )
             .map_err(failed)?;
         contexts

@@ -29,6 +29,16 @@ pub(super) async fn run(context: &Context<'_>, args: &ImageArgs) -> Result<ExitC
             }
             build(context, &builder, &store, lock.as_deref()).await
         }
+        ImageVerb::Import { from } => {
+            context.state.prepare().map_err(state_error)?;
+            let image = store.import(from).map_err(|error| {
+                image_failure(&error).hint(
+                    "name a directory with a manifest.json, such as one of `_images` elsewhere",
+                )
+            })?;
+            print(format!("{}\n", image.manifest.id))?;
+            Ok(ExitCode::Ok)
+        }
         ImageVerb::List { json } => list(&store, *json),
         ImageVerb::Verify { id } => verify(&store, id.as_deref()),
         ImageVerb::Rm { id } => remove(context, &store, id).await,
@@ -77,8 +87,11 @@ async fn build(
 
 fn read_lock(path: &Path) -> Result<PackageLock, CommandError> {
     let what = || format!("the package lock {} cannot be used", path.display());
-    let text = fs::read_to_string(path)
-        .map_err(|error| CommandError::new(ErrorKind::Usage, what()).caused_by(&error))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        CommandError::new(ErrorKind::Usage, what())
+            .caused_by(&error)
+            .hint("without one the newest packages are taken: colima image build")
+    })?;
     text.parse()
         .map_err(|error: colima_vm::image::ParseLockError| {
             CommandError::new(ErrorKind::Usage, what()).caused_by(&error)

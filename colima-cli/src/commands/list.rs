@@ -1,5 +1,7 @@
 //! `colima list`.
 
+use colima_core::config::Config;
+
 use super::{Context, print, say, state_error, status};
 use crate::{
     args::ListArgs,
@@ -21,6 +23,15 @@ pub(super) async fn run(
     if only_one {
         names.retain(|name| *name == context.profile);
     }
+    if args.names {
+        print(
+            names
+                .iter()
+                .map(|name| format!("{name}\n"))
+                .collect::<String>(),
+        )?;
+        return Ok(ExitCode::Ok);
+    }
     let mut entries = Vec::new();
     let contexts: Vec<Context<'_>> = names
         .into_iter()
@@ -28,9 +39,11 @@ pub(super) async fn run(
             environment: context.environment,
             paths: context.state.profile(&profile),
             state: context.state.clone(),
+            progress: context.progress,
             profile,
         })
         .collect();
+    let defaults = Config::default();
     let probes = join_all(contexts.iter().map(probe)).await;
     for (context, probe) in contexts.iter().zip(probes) {
         // A record that cannot be read is `status`'s to complain about.
@@ -44,6 +57,7 @@ pub(super) async fn run(
             context.profile.as_str(),
             &probe,
             last.as_ref(),
+            &defaults,
         ));
     }
     if entries.is_empty() {

@@ -2,9 +2,9 @@
 
 use colima_core::config::Settings;
 
-use super::{Context, start, stop};
+use super::{Context, configuration::TemplateUse, start, stop};
 use crate::{
-    args::{Activation, RestartArgs},
+    args::RestartArgs,
     command_error::{CommandError, ErrorKind},
     exit_code::ExitCode,
 };
@@ -19,10 +19,16 @@ pub(super) async fn run(
             .hint("the profiles there are: colima list"));
     }
     // Before anything is stopped: what cannot be started again is better left running.
-    let config = start::configure(context, &Settings::default(), start::Save::OnlyIfNew).await?;
+    let nothing = Settings::default();
+    let config = start::configure(
+        context,
+        &nothing,
+        start::Save::OnlyIfNew,
+        TemplateUse::Begin,
+    )
+    .await?;
     let assembly = start::prepare(context, &config)?;
     stop::stop(context, stop::manner(args.force)).await?;
-    let activation = Activation::from(config.auto_activate.value);
-    start::start(context, assembly, activation).await?;
+    start::start(context, assembly, start::OnHost::of(&config)).await?;
     Ok(ExitCode::Ok)
 }

@@ -1,6 +1,10 @@
 //! `colima ssh`.
 
-use std::{io::IsTerminal as _, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    io::IsTerminal as _,
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
 
 use super::{Context, unexpected};
 use crate::{
@@ -12,6 +16,46 @@ use crate::{
 
 /// Becomes the ssh client, so that its exit code, its signals and its terminal are the user's own.
 pub(super) async fn run(context: &Context<'_>, args: &SshArgs) -> Result<ExitCode, CommandError> {
+    become_client(context, &args.command).await
+}
+
+/// Becomes the ssh client that runs these words in the guest; a shell without any.
+pub(super) async fn become_client(
+    context: &Context<'_>,
+    words: &[String],
+) -> Result<ExitCode, CommandError> {
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let mut client = client(
+        context,
+        if words.is_empty() || terminal {
+            "-t"
+        } else {
+            "-T"
+        },
+    )
+    .await?;
+    if !words.is_empty() {
+        client.arg("--").arg(remote_command(words));
+    }
+    Err(failed(&client.exec()))
+}
+
+/// Runs these words in the guest without a terminal and collects what they print.
+pub(super) async fn output(
+    context: &Context<'_>,
+    words: &[String],
+) -> Result<std::process::Output, CommandError> {
+    let mut client = client(context, "-T").await?;
+    client.arg("--").arg(remote_command(words));
+    client.stdin(Stdio::null());
+    let mut client = tokio::process::Command::from(client);
+    // Whoever gives up waiting takes the guest's command with it.
+    client.kill_on_drop(true);
+    client.output().await.map_err(|error| failed(&error))
+}
+
+/// The ssh client for the profile's machine, which has to run.
+async fn client(context: &Context<'_>, terminal: &str) -> Result<Command, CommandError> {
     let mut talk = context
         .ask_if_running(&Request::Hello)
         .await?
@@ -22,24 +66,18 @@ pub(super) async fn run(context: &Context<'_>, args: &SshArgs) -> Result<ExitCod
     }
     let mut client = Command::new("ssh");
     client.arg("-F").arg(&context.paths.ssh_config);
-    if args.command.is_empty() || std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
-    {
-        client.arg("-t");
-    } else {
-        client.arg("-T");
-    }
-    client.arg(context.profile.instance());
-    if !args.command.is_empty() {
-        client.arg("--").arg(remote_command(&args.command));
-    }
-    let error = client.exec();
-    Err(match error.kind() {
+    client.arg(terminal).arg(context.profile.instance());
+    Ok(client)
+}
+
+fn failed(error: &std::io::Error) -> CommandError {
+    match error.kind() {
         std::io::ErrorKind::NotFound => {
             CommandError::new(ErrorKind::MissingDependency, "the ssh client was not found")
                 .hint("install the package openssh-client")
         }
-        _ => CommandError::new(ErrorKind::Failure, "cannot run ssh").caused_by(&error),
-    })
+        _ => CommandError::new(ErrorKind::Failure, "cannot run ssh").caused_by(error),
+    }
 }
 
 /// One line for the guest's shell that gives every argument through as it is.

@@ -1,13 +1,17 @@
 //! `colima start`.
 
-use std::{fs, io};
+use std::io::{self, IsTerminal as _};
 
 use colima_core::boot::Runtime;
-use colima_core::config::{
-    Config, ConfigFile, InvalidConfig, Origin, ParseConfigError, Settings, TEMPLATE, write_back,
-};
+use colima_core::config::{Config, Origin, Settings};
 
-use super::{Context, client_error, docker, follow, say, signals, state_error, stop, unexpected};
+use super::{
+    Context, client_error,
+    configuration::{Configuration, TemplateUse},
+    confirm, docker, editor, follow, say, signals,
+    ssh_config::{self, Naming},
+    state_error, stop, unexpected,
+};
 use crate::{
     args::{Activation, StartArgs},
     assembly::{Assembly, assemble},
@@ -15,7 +19,7 @@ use crate::{
     control::{Reply, Request, Started, StopManner},
     exit_code::ExitCode,
     instance::Instance,
-    state_dir::write_private,
+    other_colima,
 };
 
 pub(super) async fn run(context: &Context<'_>, args: &StartArgs) -> Result<ExitCode, CommandError> {
@@ -26,18 +30,61 @@ pub(super) async fn run(context: &Context<'_>, args: &StartArgs) -> Result<ExitC
         true => Save::WriteBack,
         false => Save::OnlyIfNew,
     };
-    let config = configure(context, &args.settings(), save).await?;
+    let config = if args.edit {
+        edit(context, args).await?
+    } else {
+        configure(context, &args.settings(), save, template_use(args)).await?
+    };
     let assembly = prepare(context, &config)?;
-    start(
-        context,
-        assembly,
-        Activation::from(config.auto_activate.value),
-    )
-    .await?;
+    if args.edit && offers_restart(context).await? {
+        stop::stop(context, StopManner::Orderly).await?;
+    }
+    start(context, assembly, OnHost::of(&config)).await?;
     if args.foreground {
         stay(context).await?;
     }
     Ok(ExitCode::Ok)
+}
+
+fn template_use(args: &StartArgs) -> TemplateUse {
+    if args.uses_template() {
+        TemplateUse::Begin
+    } else {
+        TemplateUse::Ignore
+    }
+}
+
+/// Lets the user edit `colima.yaml` with the flags in it, and keeps what is right.
+async fn edit(context: &Context<'_>, args: &StartArgs) -> Result<Config, CommandError> {
+    let path = &context.paths.config_file;
+    let before = Configuration::read(context, template_use(args))?;
+    let offered = before.with_flags(&args.settings(), path)?;
+    let (text, draft) = editor::edit(context, &offered, args.editor.as_deref())?;
+    let checked = match before.replaced(draft.path(), text.clone()) {
+        Ok(edited) => match edited.merge(&Settings::default()) {
+            Ok(config) => Ok((edited, config)),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    let (edited, config) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return Err(draft.keep(error)),
+    };
+    edited.tell_what_is_left_aside();
+    context.paths.prepare().map_err(state_error)?;
+    super::configuration::write(path, &text)?;
+    Ok(config)
+}
+
+/// Whether the machine runs and the user, asked, wants it stopped for what was edited.
+async fn offers_restart(context: &Context<'_>) -> Result<bool, CommandError> {
+    let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !asks || context.ask_if_running(&Request::Hello).await?.is_none() {
+        return Ok(false);
+    }
+    let name = context.profile.display_name();
+    confirm(&format!("{name} runs; restart it to apply the changes"))
 }
 
 /// Waits for Ctrl-C and stops the machine, or for whatever else ends it.
@@ -70,24 +117,61 @@ pub(super) enum Save {
     OnlyIfNew,
 }
 
+/// What a start does on the host beside the machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OnHost {
+    activation: Activation,
+    naming: Naming,
+}
+
+impl OnHost {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            activation: config.auto_activate.value.into(),
+            naming: config.ssh_config.value.into(),
+        }
+    }
+}
+
 /// Finds everything that a start of `config` needs, and changes nothing that runs.
 pub(super) fn prepare(context: &Context<'_>, config: &Config) -> Result<Assembly, CommandError> {
-    assemble(
+    refuse_the_others(context)?;
+    let assembly = assemble(
         config,
         &context.profile,
         &context.state,
         &context.paths,
         context.environment,
-    )
+    )?;
+    for note in &assembly.notes {
+        say(&format!("note: {note}"));
+    }
+    Ok(assembly)
+}
+
+/// The original Colima's instance of the same name has its docker socket where ours would be.
+fn refuse_the_others(context: &Context<'_>) -> Result<(), CommandError> {
+    let name = context.profile.instance();
+    let directory = context.state.root().join("_lima").join(&name);
+    let Some(pid) = other_colima::supervisor(&directory) else {
+        return Ok(());
+    };
+    let what = format!("{name} runs already, started by the original Colima");
+    Err(CommandError::new(ErrorKind::Busy, what)
+        .because(format!(
+            "process {pid} supervises it in {}",
+            directory.display()
+        ))
+        .hint("start another profile: colima start --profile NAME"))
 }
 
 /// Starts what was prepared and shows how it goes.
 pub(super) async fn start(
     context: &Context<'_>,
     assembly: Assembly,
-    activation: Activation,
+    on_host: OnHost,
 ) -> Result<(), CommandError> {
-    let Assembly { spec, boot } = assembly;
+    let Assembly { spec, boot, .. } = assembly;
     let runtime = spec.runtime;
     let mut progress = context.progress();
     let request = Request::Start {
@@ -105,8 +189,9 @@ pub(super) async fn start(
     };
     drop(talk);
     if runtime == Runtime::Docker {
-        docker::publish(context, activation);
+        docker::publish(context, on_host.activation);
     }
+    ssh_config::include(context, on_host.naming);
     let name = context.profile.display_name();
     match started {
         Started::Now { .. } => {
@@ -128,66 +213,26 @@ pub(super) async fn configure(
     context: &Context<'_>,
     typed: &Settings,
     save: Save,
+    begin: TemplateUse,
 ) -> Result<Config, CommandError> {
     let path = &context.paths.config_file;
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            let what = format!("cannot read {}", path.display());
-            return Err(CommandError::new(ErrorKind::Config, what).caused_by(&error));
-        }
-    };
-    let file = match &text {
-        Some(text) => ConfigFile::parse(text).map_err(|error| parse_error(path, &error))?,
-        None => ConfigFile::default(),
-    };
-    for ignored in &file.not_acted_on {
-        say(&format!("note: {ignored}"));
-    }
-    let config = Config::merge(typed, &file.settings).map_err(|error| invalid(&error))?;
+    let configuration = Configuration::read(context, begin)?;
+    configuration.tell_what_is_left_aside();
+    let config = configuration.merge(typed)?;
     // Nothing is written before everything is known to be right.
     if config.disk.origin == Origin::Flag {
         Instance::refuse_shrink(&context.paths, config.disk.value).await?;
     }
+    let new = match save {
+        Save::OnlyIfNew if configuration.is_there() => None,
+        // The profile begins as its file will say from the next start on.
+        Save::OnlyIfNew => Some(configuration.with_flags(&Settings::default(), path)?),
+        Save::WriteBack => Some(configuration.with_flags(typed, path)?),
+    };
     context.state.prepare().map_err(state_error)?;
     context.paths.prepare().map_err(state_error)?;
-    let written = text.as_deref().unwrap_or(TEMPLATE);
-    if text.is_none() || (save == Save::WriteBack && *typed != Settings::default()) {
-        let new = write_back(written, typed).map_err(|error| {
-            CommandError::new(
-                ErrorKind::Config,
-                format!("cannot change {}", path.display()),
-            )
-            .caused_by(&error)
-            .hint("change it by hand, or keep it as it is: --save-config=false")
-        })?;
-        if text.as_deref() != Some(&new) {
-            write_private(path, new.as_bytes()).map_err(|error| {
-                CommandError::new(
-                    ErrorKind::Failure,
-                    format!("cannot write {}", path.display()),
-                )
-                .caused_by(&error)
-            })?;
-        }
+    if let Some(new) = new {
+        configuration.save(context, &new)?;
     }
     Ok(config)
-}
-
-fn parse_error(path: &std::path::Path, error: &ParseConfigError) -> CommandError {
-    let what = format!("{} cannot be used", path.display());
-    let failure =
-        CommandError::new(ErrorKind::Config, what).hint("correct the file; nothing was changed");
-    error
-        .lines()
-        .into_iter()
-        .fold(failure, CommandError::because)
-}
-
-fn invalid(error: &InvalidConfig) -> CommandError {
-    let failure = CommandError::new(ErrorKind::Config, "the settings cannot be used");
-    error.violations.iter().fold(failure, |failure, violation| {
-        failure.because(violation.to_string())
-    })
 }

@@ -1,10 +1,6 @@
 //! `colima status`, and what `list` shares with it.
 
-use colima_core::{
-    Arch,
-    boot::Runtime,
-    config::{Config, Settings},
-};
+use colima_core::{Arch, boot::Runtime, config::Config};
 
 use super::{Context, client_error, print, unexpected};
 use crate::{
@@ -96,8 +92,13 @@ const fn state_of(problems: &[String]) -> State {
     }
 }
 
-/// The line of `list` for a profile in the state that was probed.
-pub(super) fn entry(name: &str, probe: &Probe, last: Option<&InstanceRecord>) -> ListEntry {
+/// The line of `list` for a profile in the state that was probed; one that never ran has the defaults.
+pub(super) fn entry(
+    name: &str,
+    probe: &Probe,
+    last: Option<&InstanceRecord>,
+    defaults: &Config,
+) -> ListEntry {
     let (state, record) = match probe {
         Probe::Stopped => (State::Stopped, last),
         Probe::Starting => (State::Starting, last),
@@ -108,7 +109,6 @@ pub(super) fn entry(name: &str, probe: &Probe, last: Option<&InstanceRecord>) ->
         } => (state_of(problems), Some(&**record)),
     };
     let spec = record.map(|record| &record.spec);
-    let defaults = Config::merge(&Settings::default(), &Settings::default()).ok();
     ListEntry {
         name: name.to_owned(),
         state,
@@ -116,18 +116,9 @@ pub(super) fn entry(name: &str, probe: &Probe, last: Option<&InstanceRecord>) ->
             .map(|spec| spec.arch)
             .or(Arch::host())
             .unwrap_or(Arch::X86_64),
-        cpus: spec
-            .map(|spec| spec.cpus)
-            .or(defaults.as_ref().map(|c| c.cpus.value))
-            .unwrap_or_default(),
-        memory: spec
-            .map(|spec| spec.memory)
-            .or(defaults.as_ref().map(|c| c.memory.value))
-            .unwrap_or_default(),
-        disk: record
-            .map(|record| record.data_disk_size)
-            .or(defaults.as_ref().map(|c| c.disk.value))
-            .unwrap_or_default(),
+        cpus: spec.map_or(defaults.cpus.value, |spec| spec.cpus),
+        memory: spec.map_or(defaults.memory.value, |spec| spec.memory),
+        disk: record.map_or(defaults.disk.value, |record| record.data_disk_size),
         runtime: spec
             .filter(|_| matches!(probe, Probe::Running { .. }))
             .map(|spec| spec.runtime),

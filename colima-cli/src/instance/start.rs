@@ -19,7 +19,7 @@ use qemu_img_wrapper::QemuImg;
 
 use super::{
     DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, mux,
-    ports::HostPorts, relays::Relays, unfinished::Unfinished,
+    ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
 
@@ -28,6 +28,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// From then until containers can run.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// The same where scripts run before: they may install things, and an emulated guest is slow.
+pub(super) const SCRIPTS_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 impl Instance {
     /// Starts the instance: image, disks, machine, guest, relays; returns when containers can run.
@@ -91,7 +94,17 @@ impl Instance {
         begin("booting");
         wait_for_agent(&machine, &agent).await?;
         begin("waiting for the container runtime");
-        let versions = wait_for_runtime(&machine, &agent, watch).await?;
+        let scripts = !boot.provision.is_empty();
+        let limit = if scripts {
+            SCRIPTS_LIMIT
+        } else {
+            RUNTIME_LIMIT
+        };
+        let versions = wait_for_runtime(&machine, &agent, watch, limit).await?;
+        if scripts {
+            begin("running the scripts");
+            provision::finish(&agent, watch).await?;
+        }
         begin("opening the sockets");
         let ports = HostPorts::open(&spec.ports, &agent);
         let relays = Relays::open(paths, &spec, agent.transport(), &ports)?;
@@ -256,6 +269,7 @@ async fn wait_for_runtime(
     machine: &Machine,
     agent: &Agent<Mux>,
     watch: Watcher<'_>,
+    limit: Duration,
 ) -> Result<BTreeMap<String, String>, CommandError> {
     let (stages, mut news) = tokio::sync::mpsc::unbounded_channel();
     let (answer, versions) = tokio::sync::oneshot::channel();
@@ -275,7 +289,7 @@ async fn wait_for_runtime(
     };
     let waiting = machine.wait_ready(
         Readiness::custom("the container runtime answers", ready),
-        RUNTIME_LIMIT,
+        limit,
     );
     tokio::pin!(waiting);
     loop {

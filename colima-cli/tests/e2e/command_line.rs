@@ -26,6 +26,7 @@ pub(crate) fn first_start(world: &World) {
     for stage in ["preparing the disks", "booting", "is ready"] {
         assert!(started.complaint().contains(stage), "{stage}: {started}");
     }
+    super::provision::a_failed_script_is_told(started.complaint());
     assert_eq!(world.current_context(), "colima");
 }
 

@@ -80,8 +80,7 @@ impl World {
         self.clear();
         let profile = self.home.join(PROFILE);
         fs::create_dir_all(&profile).expect("the home of the tests can be written");
-        let registries = serde_json::json!({ "insecure-registries": [self.registry()] });
-        let config = format!("docker: {registries}\n");
+        let config = super::provision::config(&self.registry());
         let file = profile.join("colima.yaml");
         fs::write(&file, config).expect("a new file");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our own file");

@@ -32,6 +32,7 @@ fn codes_are_as_documented() {
         (ErrorKind::MissingDependency, 4),
         (ErrorKind::Timeout, 5),
         (ErrorKind::Busy, 6),
+        (ErrorKind::NotYet, 7),
         (ErrorKind::Interrupted, 130),
     ] {
         assert_eq!(CommandError::new(kind, "x").exit_code().number(), code);

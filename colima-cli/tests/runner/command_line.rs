@@ -35,7 +35,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 #[test]
 fn start_flags_are_settings() {
     let settings = start(
-        "start --cpus 4 -m 2.5 --disk 60GiB --root-disk 30 -r none --activate=false --env A=1 --env B=x=y --hostname box",
+        "start --cpus 4 -m 2.5 --disk 60GiB --root-disk 30 -r none --activate=false --env A=1 --env B=x=y --hostname box -n 1.1.1.1 --dns fd00::1 --dns-host db=10.0.0.1 --registry-mirror http://m -s --ssh-config",
     )
     .settings();
     let expected = Settings {
@@ -49,6 +49,11 @@ fn start_flags_are_settings() {
         env: [("A", "1"), ("B", "x=y")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
+        dns: Some(vec!["1.1.1.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
+        dns_hosts: Some([("db".to_owned(), "10.0.0.1".to_owned())].into()),
+        registry_mirrors: Some(vec!["http://m".to_owned()]),
+        forward_agent: Some(true),
+        ssh_config: Some(true),
         ..Settings::default()
     };
     assert_eq!(settings, expected);
@@ -63,7 +68,7 @@ fn start_flags_are_settings() {
 #[test]
 fn colimas_other_flags_get_a_line_each() {
     let args = start(
-        "start work -k --kubernetes-version v1 -t vz --mount-type virtiofs -s --vz-rosetta=false -n 1.1.1.1 -n 8.8.8.8 -V /src:w --arch host --edit",
+        "start work -k --kubernetes-version v1 -t vz --mount-type virtiofs --vz-rosetta=false -V /src:w --arch host",
     );
     let lines: Vec<String> = args
         .without_effect()
@@ -144,7 +149,7 @@ fn completion_scripts_know_the_verbs() {
         let Verb::Completion(args) = parse(&format!("completion {shell}")).verb else {
             panic!();
         };
-        let script = String::from_utf8(args.script()).unwrap();
+        let script = args.script();
         assert!(script.contains("root-disk"), "{shell}");
     }
 }
@@ -156,6 +161,9 @@ fn what_is_refused() {
         ("start --env NOVALUE", ErrorKind::ValueValidation),
         ("start --runtime podman", ErrorKind::InvalidValue),
         ("start --cpus -1", ErrorKind::UnknownArgument),
+        ("start --dns nowhere", ErrorKind::ValueValidation),
+        ("start --dns-host db", ErrorKind::ValueValidation),
+        ("status --progress loud", ErrorKind::InvalidValue),
         ("start --bananas", ErrorKind::UnknownArgument),
         ("logs --serial --daemon", ErrorKind::ArgumentConflict),
         ("strat", ErrorKind::InvalidSubcommand),

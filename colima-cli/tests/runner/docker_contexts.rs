@@ -38,7 +38,10 @@ impl Home {
 
     fn stop(&self, name: &str) -> Restored {
         let (contexts, socket) = (self.contexts(), Path::new(SOCKET));
-        let restored = contexts.deactivate(name, socket, &self.note(name)).unwrap();
+        let others = ["colima", "colima-work"].map(|name| self.note(name));
+        let restored = contexts
+            .deactivate(name, socket, &self.note(name), &others)
+            .unwrap();
         contexts.remove(name, socket).unwrap();
         restored
     }
@@ -88,7 +91,7 @@ fn a_context_of_another_home_is_left_alone() {
     let home = Home::new("{}");
     home.start("colima");
     let (contexts, theirs) = (home.contexts(), Path::new("/another/docker.sock"));
-    let restored = contexts.deactivate("colima", theirs, &home.note("colima"));
+    let restored = contexts.deactivate("colima", theirs, &home.note("colima"), &[]);
     assert_eq!(restored.unwrap(), Restored::NotOurs);
     contexts.remove("colima", theirs).unwrap();
     assert_eq!(home.current().as_deref(), Some("colima"));
@@ -98,11 +101,31 @@ fn a_context_of_another_home_is_left_alone() {
 #[test]
 fn a_previous_context_that_is_gone_gives_dockers_default() {
     let home = Home::new("{}");
+    home.publish("theirs");
+    home.contexts()
+        .activate("theirs", &home.note("theirs"))
+        .unwrap();
     home.start("colima");
-    home.start("colima-work");
-    assert_eq!(home.stop("colima"), Restored::NotOurs);
-    assert_eq!(home.stop("colima-work"), Restored::Previous(None));
+    home.contexts().remove("theirs", Path::new(SOCKET)).unwrap();
+    assert_eq!(home.stop("colima"), Restored::Previous(None));
     assert_eq!(home.current(), None);
+}
+
+#[test]
+fn two_profiles_stop_in_either_order() {
+    for order in [["colima", "colima-work"], ["colima-work", "colima"]] {
+        let home = Home::new("{}");
+        home.publish("theirs");
+        home.contexts()
+            .activate("theirs", &home.note("theirs"))
+            .unwrap();
+        home.start("colima");
+        home.start("colima-work");
+        for profile in order {
+            home.stop(profile);
+        }
+        assert_eq!(home.current().as_deref(), Some("theirs"), "{order:?}");
+    }
 }
 
 #[test]
@@ -144,7 +167,7 @@ fn nothing_is_made_where_there_is_no_docker() {
     let note = dir.path().join("note");
     assert_eq!(
         contexts
-            .deactivate("colima", Path::new(SOCKET), &note)
+            .deactivate("colima", Path::new(SOCKET), &note, &[])
             .unwrap(),
         Restored::NotOurs
     );

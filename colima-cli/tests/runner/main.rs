@@ -4,7 +4,13 @@
 
 mod command_errors;
 mod command_line;
+mod compatibility;
+mod configuration;
 mod docker_contexts;
+mod doctor;
 mod help;
+mod home;
+mod hostile;
 mod outputs;
+mod smaller_verbs;
 mod stages;

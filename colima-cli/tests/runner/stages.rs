@@ -37,6 +37,7 @@ fn a_start(style: Style) -> String {
 #[test]
 fn every_style() {
     insta::assert_snapshot!("stages_plain", a_start(Style::Plain));
+    insta::assert_snapshot!("stages_json", a_start(Style::Json));
     insta::assert_snapshot!("stages_live", a_start(Style::Live));
     insta::assert_snapshot!("stages_live_color", a_start(Style::LiveColor));
     insta::assert_snapshot!("stages_plain_color", a_start(Style::PlainColor));

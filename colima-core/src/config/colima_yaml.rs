@@ -9,9 +9,13 @@ use std::{
 use super::{
     PortForwarder, Settings,
     document::{Content, Entry, Node},
-    known_keys::{Key, ROOT, Standing, nearest},
+    known_keys::{Key, ROOT, Role, Standing},
+    spelling::nearest,
 };
-use crate::Bytes;
+use crate::{
+    Bytes,
+    boot::{Provision, ProvisionMode},
+};
 
 /// What a `colima.yaml` says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +25,8 @@ pub struct ConfigFile {
     pub settings: Settings,
     /// Keys of Colima's that differ from its default and have no effect here.
     pub not_acted_on: Vec<NotActedOn>,
+    /// The values of all keys that have no effect here, by key with dots between levels.
+    pub others: BTreeMap<String, serde_json::Value>,
 }
 
 /// A key of Colima's that was set and has no effect here.
@@ -177,43 +183,101 @@ impl Reader<'_> {
         }
     }
 
-    fn section(&mut self, path: &str, known: &[(&'static str, Key)], node: &Node) {
+    fn section(&mut self, path: &str, known: &'static [Key], node: &Node) {
         for entry in self.entries(path, node) {
             let key = join(path, &entry.key);
-            match known.iter().find(|(name, _)| *name == entry.key) {
-                Some((_, Key::Acted)) => self.setting(&key, &entry.value),
-                Some((_, Key::Known(standing, default))) => {
+            let Some(found) = known.iter().find(|known| known.name == entry.key) else {
+                self.unknown(entry, path, known);
+                continue;
+            };
+            match found.role {
+                Role::Acted(..) => self.setting(&key, &entry.value),
+                Role::Known(standing, _, default) => {
                     let value = entry.value.to_json();
                     if !default.is(&value) {
-                        self.note(entry, key, value.to_string(), *standing);
+                        self.note(entry, key.clone(), value.to_string(), standing);
                     }
+                    self.other(key, value);
                 }
-                Some((_, Key::Section(below))) => self.section(&key, below, &entry.value),
-                Some((_, Key::List(standing, below))) => self.list(entry, key, *standing, below),
-                None => self.unknown(entry, path, known.iter().map(|(name, _)| *name)),
+                Role::Section(below) => self.section(&key, below, &entry.value),
+                Role::Items(_) if matches!(entry.value.content, Content::Null) => {}
+                Role::Items(below) => {
+                    self.items(&key, &entry.value, below);
+                    self.file.settings.provision = Some(self.scripts(&key, &entry.value));
+                }
+                Role::KnownItems(standing, below) => {
+                    let value = entry.value.to_json();
+                    if self.items(&key, &entry.value, below) > 0 {
+                        self.note(entry, key.clone(), value.to_string(), standing);
+                    }
+                    self.other(key, value);
+                }
             }
         }
     }
 
-    fn list(&mut self, entry: &Entry, key: String, standing: Standing, below: &[&'static str]) {
-        let items = match &entry.value.content {
+    /// What a key without effect says, for those who show it. An empty value says nothing.
+    fn other(&mut self, key: String, value: serde_json::Value) {
+        if !value.is_null() {
+            self.file.others.insert(key, value);
+        }
+    }
+
+    /// Checks the keys of a list of maps; how many there are.
+    fn items(&mut self, key: &str, node: &Node, below: &'static [Key]) -> usize {
+        let items = match &node.content {
             Content::List(items) => items.as_slice(),
             Content::Null => &[],
             _ => {
-                self.wrong(&entry.value, &key, "it takes a list");
+                self.wrong(node, key, "it takes a list");
                 &[]
             }
         };
         for item in items {
-            for field in self.entries(&key, item) {
-                if !below.contains(&field.key.as_str()) {
-                    self.unknown(field, &key, below.iter().copied());
+            for field in self.entries(key, item) {
+                if !below.iter().any(|known| known.name == field.key) {
+                    self.unknown(field, key, below);
                 }
             }
         }
-        if !items.is_empty() {
-            self.note(entry, key, entry.value.to_json().to_string(), standing);
+        items.len()
+    }
+
+    /// The scripts of a list whose keys were looked at. One without text says nothing.
+    fn scripts(&mut self, key: &str, node: &Node) -> Vec<Provision> {
+        let mut scripts = Vec::new();
+        let items = match &node.content {
+            Content::List(items) => items.as_slice(),
+            _ => &[],
+        };
+        for item in items {
+            let field = |name: &str| match &item.content {
+                Content::Map(fields) => fields
+                    .iter()
+                    .find(|field| field.key == name)
+                    .map(|field| &field.value)
+                    .filter(|value| !matches!(value.content, Content::Null)),
+                _ => None,
+            };
+            let mode = match field("mode") {
+                // Lima's default, which Colima hands on.
+                None => Some(ProvisionMode::System),
+                Some(node) => {
+                    let word = node.scalar_text(self.text).unwrap_or_default();
+                    let mode = word.parse().ok();
+                    if mode.is_none() {
+                        let wanted = format!("it takes {}", ProvisionMode::WORDS.join(", "));
+                        self.wrong(node, &join(key, "mode"), wanted);
+                    }
+                    mode
+                }
+            };
+            let script = field("script").and_then(|node| self.word(&join(key, "script"), node));
+            if let (Some(mode), Some(script)) = (mode, script) {
+                scripts.push(Provision { mode, script });
+            }
         }
+        scripts
     }
 
     fn note(&mut self, entry: &Entry, key: String, value: String, standing: Standing) {
@@ -225,11 +289,12 @@ impl Reader<'_> {
         });
     }
 
-    fn unknown(&mut self, entry: &Entry, path: &str, known: impl Iterator<Item = &'static str>) {
+    fn unknown(&mut self, entry: &Entry, path: &str, known: &'static [Key]) {
+        let names = known.iter().map(|key| key.name);
         self.problems.push(Problem::UnknownKey {
             line: entry.line,
             key: join(path, &entry.key),
-            meant: nearest(&entry.key, known).map(|meant| join(path, meant)),
+            meant: nearest(&entry.key, names).map(|meant| join(path, meant)),
         });
     }
 
@@ -266,7 +331,13 @@ impl Reader<'_> {
                     }
                 }
             }
+            "forwardAgent" => self.file.settings.forward_agent = self.truth(key, node),
+            "sshConfig" => self.file.settings.ssh_config = self.truth(key, node),
             "env" => self.file.settings.env = self.variables(key, node),
+            "network.dns" => self.file.settings.dns = self.addresses(key, node),
+            "network.dnsHosts" => {
+                self.file.settings.dns_hosts = Some(self.variables(key, node));
+            }
             "docker" => match node.to_json() {
                 serde_json::Value::Object(map) => self.file.settings.docker = Some(map),
                 _ => self.wrong(
@@ -332,6 +403,23 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// Addresses in a list, or one alone.
+    fn addresses(&mut self, key: &str, node: &Node) -> Option<Vec<IpAddr>> {
+        let items = match &node.content {
+            Content::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let text = self.text;
+        let addresses: Option<Vec<IpAddr>> = items
+            .iter()
+            .map(|item| item.scalar_text(text)?.parse().ok())
+            .collect();
+        if addresses.is_none() {
+            self.wrong(node, key, "it takes a list of addresses, such as [1.1.1.1]");
+        }
+        addresses
     }
 
     fn variables(&mut self, key: &str, node: &Node) -> BTreeMap<String, String> {

@@ -12,17 +12,49 @@ pub enum Standing {
     DoesNotApply,
 }
 
-/// What becomes of a key.
+/// A key of one level.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Key {
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) role: Role,
+    /// One sentence for editors.
+    pub(super) about: &'static str,
+}
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Role {
     /// It is read into the settings.
-    Acted,
+    Acted(Form, Default),
     /// It is accepted; a value that differs from the default is mentioned.
-    Known(Standing, Default),
+    Known(Standing, Form, Default),
     /// A map with a fixed set of keys below it.
-    Section(&'static [(&'static str, Key)]),
-    /// A list of maps with a fixed set of keys; mentioned unless it is empty.
-    List(Standing, &'static [&'static str]),
+    Section(&'static [Key]),
+    /// A list of maps with a fixed set of keys that is read into the settings.
+    Items(&'static [Key]),
+    /// The same, and mentioned unless it is empty.
+    KnownItems(Standing, &'static [Key]),
+}
+
+/// The kind of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A whole number.
+    Count,
+    /// A number of GiB, or a size with its unit.
+    Size,
+    /// `true` or `false`.
+    Truth,
+    /// A text.
+    Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// Texts by name.
+    Variables,
+    /// Any map.
+    Map,
 }
 
 /// Colima's default for a key.
@@ -48,135 +80,337 @@ impl Default {
             Value::Object(map) => map.is_empty(),
             Value::Bool(_) | Value::Number(_) => false,
         };
-        empty
-            || *value
-                == match self {
-                    Self::Null => Value::Null,
-                    Self::Bool(default) => json!(default),
-                    Self::Number(default) => json!(default),
-                    Self::Text(default) => json!(default),
-                    Self::List(default) => json!(default),
-                    Self::Map(default) => default
-                        .iter()
-                        .map(|(key, value)| ((*key).to_owned(), json!(value)))
-                        .collect(),
-                }
+        empty || *value == self.to_json()
     }
-}
 
-use Standing::{DoesNotApply, NotYet};
-
-/// The keys of the document. From Colima 0.10; those of earlier versions are marked.
-pub(super) const ROOT: &[(&str, Key)] = &[
-    ("arch", Key::Acted),
-    ("autoActivate", Key::Acted),
-    ("binfmt", Key::Known(NotYet, Default::Bool(true))),
-    ("cpu", Key::Acted),
-    ("cpuType", Key::Known(NotYet, Default::Text("host"))),
-    ("disk", Key::Acted),
-    ("diskImage", Key::Known(NotYet, Default::Null)),
-    ("diskImageMirror", Key::Known(DoesNotApply, Default::Null)),
-    (
-        "forceDiskImage",
-        Key::Known(DoesNotApply, Default::Bool(false)),
-    ),
-    ("docker", Key::Acted),
-    ("env", Key::Acted),
-    ("forwardAgent", Key::Known(NotYet, Default::Bool(false))),
-    ("hostname", Key::Acted),
-    ("kubernetes", Key::Section(KUBERNETES)),
-    ("layer", Key::Known(DoesNotApply, Default::Bool(false))), // 0.4 and 0.5
-    ("memory", Key::Acted),
-    ("modelRunner", Key::Known(NotYet, Default::Text("docker"))),
-    ("mountInotify", Key::Known(NotYet, Default::Bool(false))),
-    (
-        "mounts",
-        Key::List(NotYet, &["location", "mountPoint", "writable"]),
-    ),
-    ("mountType", Key::Known(NotYet, Default::Text("sshfs"))),
-    (
-        "nestedVirtualization",
-        Key::Known(NotYet, Default::Bool(false)),
-    ),
-    ("network", Key::Section(NETWORK)),
-    ("portForwarder", Key::Acted),
-    ("provision", Key::List(NotYet, &["mode", "script"])),
-    ("rootDisk", Key::Acted),
-    ("rosetta", Key::Known(DoesNotApply, Default::Bool(false))),
-    ("runtime", Key::Acted),
-    ("sshConfig", Key::Known(NotYet, Default::Bool(true))),
-    ("sshPort", Key::Known(NotYet, Default::Number(0))),
-    ("vmType", Key::Known(DoesNotApply, Default::Text("qemu"))),
-];
-
-const KUBERNETES: &[(&str, Key)] = &[
-    (
-        "disable",
-        Key::Known(DoesNotApply, Default::List(&["traefik"])),
-    ), // before 0.5
-    ("enabled", Key::Known(NotYet, Default::Bool(false))),
-    ("ingress", Key::Known(DoesNotApply, Default::Bool(false))), // before 0.4
-    (
-        "k3sArgs",
-        Key::Known(NotYet, Default::List(&["--disable=traefik"])),
-    ),
-    ("port", Key::Known(NotYet, Default::Number(0))),
-    ("version", Key::Known(NotYet, Default::Text("v1.35.0+k3s1"))),
-];
-
-const NETWORK: &[(&str, Key)] = &[
-    ("address", Key::Known(NotYet, Default::Bool(false))),
-    ("dns", Key::Known(NotYet, Default::List(&[]))),
-    (
-        "dnsHosts",
-        Key::Known(
-            NotYet,
-            Default::Map(&[("host.docker.internal", "host.lima.internal")]),
-        ),
-    ),
-    ("driver", Key::Known(DoesNotApply, Default::Null)), // before 0.5
-    (
-        "gatewayAddress",
-        Key::Known(NotYet, Default::Text("192.168.5.2")),
-    ),
-    ("hostAddresses", Key::Known(NotYet, Default::Bool(false))),
-    ("interface", Key::Known(DoesNotApply, Default::Text("en0"))),
-    ("mode", Key::Known(NotYet, Default::Text("shared"))),
-    ("portBind", Key::Acted), // ours
-    ("preferredRoute", Key::Known(NotYet, Default::Bool(false))),
-];
-
-/// The known key closest to `unknown`, if it is close enough to have been meant.
-pub(super) fn nearest<'k>(unknown: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let bound = (unknown.chars().count() / 3).max(1);
-    known
-        .map(|key| (edit_distance(unknown, key), key))
-        .filter(|(distance, _)| *distance <= bound)
-        .min()
-        .map(|(_, key)| key)
-}
-
-/// How many letters to insert, drop, replace or swap with their neighbour to get from one word to the
-/// other; case is free.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let from: Vec<char> = from.to_lowercase().chars().collect();
-    let to: Vec<char> = to.to_lowercase().chars().collect();
-    let mut rows = vec![vec![0; to.len() + 1]; from.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    rows[0] = (0..=to.len()).collect();
-    for i in 1..=from.len() {
-        for j in 1..=to.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
-            let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = least;
+    pub(super) fn to_json(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(default) => json!(default),
+            Self::Number(default) => json!(default),
+            Self::Text(default) => json!(default),
+            Self::List(default) => json!(default),
+            Self::Map(default) => default
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), json!(value)))
+                .collect(),
         }
     }
-    rows[from.len()][to.len()]
+}
+
+use Form::{Choice, Count, Map, Size, Text, Texts, Truth, Variables};
+use Role::{Acted, Items, Known, KnownItems, Section};
+use Standing::{DoesNotApply, NotYet};
+
+const fn key(name: &'static str, role: Role, about: &'static str) -> Key {
+    Key { name, role, about }
+}
+
+const EMPTY: Default = Default::Map(&[]);
+const OFF: Default = Default::Bool(false);
+const ON: Default = Default::Bool(true);
+
+/// The keys of the document. From Colima 0.10; those of earlier versions are marked.
+pub(super) const ROOT: &[Key] = &[
+    key(
+        "arch",
+        Acted(
+            Choice(&["host", "x86_64", "aarch64"]),
+            Default::Text("host"),
+        ),
+        "Architecture of the guest.",
+    ),
+    key(
+        "autoActivate",
+        Acted(Truth, ON),
+        "Make the profile the current docker context while it runs.",
+    ),
+    key(
+        "binfmt",
+        Known(NotYet, Truth, ON),
+        "Run programs of other architectures.",
+    ),
+    key(
+        "cpu",
+        Acted(Count, Default::Number(2)),
+        "Processors of the virtual machine.",
+    ),
+    key(
+        "cpuType",
+        Known(NotYet, Text, Default::Text("host")),
+        "QEMU's name of the processor.",
+    ),
+    key(
+        "disk",
+        Acted(Size, Default::Number(100)),
+        "Disk for images, containers and volumes; it can grow, not shrink.",
+    ),
+    key(
+        "diskImage",
+        Known(NotYet, Text, Default::Null),
+        "A disk image to boot from.",
+    ),
+    key(
+        "diskImageMirror",
+        Known(DoesNotApply, Text, Default::Null),
+        "Where disk images are downloaded from.",
+    ),
+    key(
+        "forceDiskImage",
+        Known(DoesNotApply, Truth, OFF),
+        "Take a disk image whatever its digest is.",
+    ),
+    key(
+        "docker",
+        Acted(Map, EMPTY),
+        "Settings of the docker daemon, as in its daemon.json.",
+    ),
+    key(
+        "env",
+        Acted(Variables, EMPTY),
+        "Environment of the machine's sessions and of the container runtime.",
+    ),
+    key(
+        "forwardAgent",
+        Acted(Truth, OFF),
+        "Let sessions in the machine use the host's ssh agent.",
+    ),
+    key(
+        "hostname",
+        Acted(Text, Default::Text("")),
+        "Host name of the machine; empty follows the profile's name.",
+    ),
+    key(
+        "kubernetes",
+        Section(KUBERNETES),
+        "Kubernetes in the machine.",
+    ),
+    key(
+        "layer",
+        Known(DoesNotApply, Truth, OFF),
+        "A second system as a container around the first.",
+    ), // 0.4 and 0.5
+    key(
+        "memory",
+        Acted(Size, Default::Number(2)),
+        "Memory of the virtual machine.",
+    ),
+    key(
+        "modelRunner",
+        Known(NotYet, Text, Default::Text("docker")),
+        "What runs language models.",
+    ),
+    key(
+        "mountInotify",
+        Known(NotYet, Truth, OFF),
+        "Tell the machine of changes in shared directories.",
+    ),
+    key(
+        "mounts",
+        KnownItems(NotYet, MOUNT),
+        "Directories of the host to share.",
+    ),
+    key(
+        "mountType",
+        Known(
+            NotYet,
+            Choice(&["9p", "sshfs", "virtiofs"]),
+            Default::Text("sshfs"),
+        ),
+        "How directories are shared.",
+    ),
+    key(
+        "nestedVirtualization",
+        Known(NotYet, Truth, OFF),
+        "Virtual machines in the machine.",
+    ),
+    key("network", Section(NETWORK), "The machine's network."),
+    key(
+        "portForwarder",
+        Acted(Choice(&["ssh", "grpc", "none"]), Default::Text("ssh")),
+        "What brings published ports to the host.",
+    ),
+    key(
+        "provision",
+        Items(PROVISION),
+        "Scripts that run in the machine when it boots.",
+    ),
+    key(
+        "rootDisk",
+        Acted(Size, Default::Number(20)),
+        "Disk for the machine's system; it can grow, not shrink.",
+    ),
+    key(
+        "rosetta",
+        Known(DoesNotApply, Truth, OFF),
+        "Apple's translation of x86-64 programs.",
+    ),
+    key(
+        "runtime",
+        Acted(
+            Choice(&["docker", "containerd", "incus", "none"]),
+            Default::Text("docker"),
+        ),
+        "Container runtime.",
+    ),
+    key(
+        "sshConfig",
+        Acted(Truth, OFF),
+        "Keep the file ssh_config of the state directory, and the line in ~/.ssh/config that includes it.",
+    ),
+    key(
+        "sshPort",
+        Known(NotYet, Count, Default::Number(0)),
+        "Port of the host that leads to the machine's ssh server.",
+    ),
+    key(
+        "vmType",
+        Known(
+            DoesNotApply,
+            Choice(&["qemu", "vz", "krunkit"]),
+            Default::Text("qemu"),
+        ),
+        "What runs the virtual machine.",
+    ),
+];
+
+const KUBERNETES: &[Key] = &[
+    key(
+        "disable",
+        Known(DoesNotApply, Texts, Default::List(&["traefik"])),
+        "Parts of k3s to leave out.",
+    ), // before 0.5
+    key("enabled", Known(NotYet, Truth, OFF), "Run Kubernetes."),
+    key(
+        "ingress",
+        Known(DoesNotApply, Truth, OFF),
+        "Run an ingress controller.",
+    ), // before 0.4
+    key(
+        "k3sArgs",
+        Known(NotYet, Texts, Default::List(&["--disable=traefik"])),
+        "Further arguments of k3s.",
+    ),
+    key(
+        "port",
+        Known(NotYet, Count, Default::Number(0)),
+        "Port of the Kubernetes API.",
+    ),
+    key(
+        "version",
+        Known(NotYet, Text, Default::Text("v1.35.0+k3s1")),
+        "Version of k3s.",
+    ),
+];
+
+const NETWORK: &[Key] = &[
+    key(
+        "address",
+        Known(NotYet, Truth, OFF),
+        "Give the machine an address that the host can reach.",
+    ),
+    key(
+        "dns",
+        Acted(Texts, Default::List(&[])),
+        "Addresses of name servers; at most three are asked.",
+    ),
+    key(
+        "dnsHosts",
+        Acted(
+            Variables,
+            Default::Map(&[("host.docker.internal", "host.lima.internal")]),
+        ),
+        "Names in the machine: an address each, or host.lima.internal for the host.",
+    ),
+    key(
+        "driver",
+        Known(DoesNotApply, Text, Default::Null),
+        "The network's driver.",
+    ), // before 0.5
+    key(
+        "gatewayAddress",
+        Known(NotYet, Text, Default::Text("192.168.5.2")),
+        "The host's address in the machine.",
+    ),
+    key(
+        "hostAddresses",
+        Known(NotYet, Truth, OFF),
+        "Give the machine the host's addresses.",
+    ),
+    key(
+        "interface",
+        Known(DoesNotApply, Text, Default::Text("en0")),
+        "The host's interface to bridge to.",
+    ),
+    key(
+        "mode",
+        Known(
+            NotYet,
+            Choice(&["shared", "bridged"]),
+            Default::Text("shared"),
+        ),
+        "How the machine is on the host's network.",
+    ),
+    key(
+        "portBind",
+        Acted(Text, Default::Text("")),
+        "Where published ports appear: an address of this host, or all; empty is 127.0.0.1 and ::1.",
+    ), // ours
+    key(
+        "preferredRoute",
+        Known(NotYet, Truth, OFF),
+        "Prefer the reachable address for outgoing traffic.",
+    ),
+];
+
+const MOUNT: &[Key] = &[
+    key(
+        "location",
+        Acted(Text, Default::Null),
+        "Directory of the host.",
+    ),
+    key(
+        "mountPoint",
+        Acted(Text, Default::Null),
+        "Where it is in the machine; the same path unless said otherwise.",
+    ),
+    key(
+        "writable",
+        Acted(Truth, OFF),
+        "Whether the machine may change it.",
+    ),
+];
+
+const PROVISION: &[Key] = &[
+    key(
+        "mode",
+        Acted(
+            Choice(crate::boot::ProvisionMode::WORDS),
+            Default::Text("system"),
+        ),
+        "When the script runs, and as whom.",
+    ),
+    key(
+        "script",
+        Acted(Text, Default::Null),
+        "Text of the script; a shell script unless it begins with #!.",
+    ),
+];
+
+/// Every value of the document in the table's order, with dots between levels.
+pub(super) fn leaves() -> Vec<(String, &'static Key)> {
+    fn walk(path: &str, keys: &'static [Key], leaves: &mut Vec<(String, &'static Key)>) {
+        for key in keys {
+            let path = format!("{path}{}", key.name);
+            match key.role {
+                Section(below) => walk(&format!("{path}."), below, leaves),
+                _ => leaves.push((path, key)),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk("", ROOT, &mut found);
+    found
 }
 
 #[cfg(test)]
@@ -184,18 +418,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typing_errors_find_their_key() {
-        let keys = || ROOT.iter().map(|(key, _)| *key);
-        for (typed, meant) in [
-            ("cpus", Some("cpu")),
-            ("memroy", Some("memory")),
-            ("root_disk", Some("rootDisk")),
-            ("Runtime", Some("runtime")),
-            ("mount", Some("mounts")),
-            ("banana", None),
-            ("x", None),
-        ] {
-            assert_eq!(nearest(typed, keys()), meant, "{typed}");
+    fn every_key_is_there_once_and_explained() {
+        let leaves = leaves();
+        for (path, key) in &leaves {
+            assert_eq!(
+                leaves.iter().filter(|(other, _)| other == path).count(),
+                1,
+                "{path}"
+            );
+            assert!(key.about.ends_with('.'), "{path}");
         }
+        assert_eq!(leaves.len(), 44);
     }
 }

@@ -1,6 +1,6 @@
 //! What a configuration may not exceed.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use super::{Config, Origin, Setting};
 use crate::{Arch, Bytes, boot::Runtime};
@@ -16,6 +16,8 @@ const LEAST_ROOT_DISK: Bytes = Bytes::gib(3);
 const LARGEST_DISK: Bytes = Bytes::gib(16 << 10);
 /// RFC 1035, section 2.3.4; Linux itself allows 64.
 const LONGEST_HOST_NAME: usize = 63;
+/// RFC 1035, section 2.3.4, without the root's dot.
+const LONGEST_DOMAIN_NAME: usize = 253;
 
 /// One value that is out of its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +151,31 @@ pub(super) fn check(config: &Config, violations: &mut Vec<Violation>) {
             range("env", name.clone(), setting.origin, Some(Limit::Form(form)));
         }
     }
+    check_hosts(&config.dns_hosts, violations);
+}
+
+/// Notes names that `/etc/hosts` cannot carry.
+fn check_hosts(hosts: &Setting<BTreeMap<String, String>>, violations: &mut Vec<Violation>) {
+    let dotted = |name: &str| name.len() <= LONGEST_DOMAIN_NAME && name.split('.').all(is_label);
+    for (name, target) in &hosts.value {
+        if !dotted(name) || !(target.parse::<IpAddr>().is_ok() || dotted(target)) {
+            violations.push(Violation {
+                key: "network.dnsHosts",
+                value: format!("{name:?}: {target:?}"),
+                origin: hosts.origin,
+                limit: Limit::Form("use a host name, and an address or host.lima.internal"),
+            });
+        }
+    }
+}
+
+/// A part of a name between dots. `_` is in no host name and in many DNS names.
+fn is_label(label: &str) -> bool {
+    (1..=LONGEST_HOST_NAME).contains(&label.len())
+        && label.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && label
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
 }
 
 fn between<T: Copy + PartialOrd + fmt::Display>(value: T, least: T, most: T) -> Option<Limit> {

@@ -71,7 +71,8 @@ impl Proxies {
 }
 
 /// A URL whose host is the loopback gets `gateway` in its place; any other is returned as it is.
-fn off_loopback(url: &str, gateway: IpAddr) -> String {
+#[must_use]
+pub fn off_loopback(url: &str, gateway: IpAddr) -> String {
     let host_at = url.find("://").map_or(0, |at| at + 3);
     let authority_end = url[host_at..]
         .find(['/', '?', '#'])

@@ -300,7 +300,8 @@ pub(super) fn record(directory: &Path, name: &str) -> Result<FileRecord, Error> 
     })
 }
 
-fn verify_file(path: &Path, expected: &FileRecord) -> Result<(), Error> {
+/// Compares a file with its record.
+pub(super) fn verify_file(path: &Path, expected: &FileRecord) -> Result<(), Error> {
     let tampered = |problem: String| Error::Tampered {
         path: path.to_owned(),
         problem,
@@ -324,7 +325,8 @@ fn verify_file(path: &Path, expected: &FileRecord) -> Result<(), Error> {
     }
 }
 
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a manifest's text, which is not trusted to be short.
+pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
     let mut text = Vec::new();
     File::open(path)?

@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use colima_core::boot::{BootConfig, CONFIG_PATH, GUEST_PROGRAM, User};
+use colima_core::boot::{BootConfig, CONFIG_PATH, GUEST_PROGRAM, Provision, ProvisionMode, User};
 use rustix::mount::MountFlags;
 
 use super::in_root;
@@ -23,8 +23,9 @@ use crate::{
     accounts::{AccountFiles, with_user},
     guest_files::{
         DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, agent_unit, environment, hosts,
-        masked_units, resolv_conf, runtime_environment, sudoers, with_block,
+        masked_units, provision_unit, resolv_conf, runtime_environment, sudoers, with_block,
     },
+    provision,
 };
 
 /// Mounts the `/run` that systemd will find.
@@ -83,6 +84,19 @@ pub(super) fn configure(
         "../colima-agent.service",
         &units.join("sysinit.target.wants/colima-agent.service"),
     )?;
+    let early = |script: &Provision| script.mode != ProvisionMode::Ready;
+    if config.provision.iter().any(early) {
+        make_directory(&units.join("multi-user.target.wants"), 0o755)?;
+        write(
+            &units.join(provision::UNIT),
+            provision_unit().as_bytes(),
+            0o644,
+        )?;
+        link(
+            &format!("../{}", provision::UNIT),
+            &units.join("multi-user.target.wants").join(provision::UNIT),
+        )?;
+    }
     let masks = at(MASK_DIRECTORY);
     for unit in masked_units(config.runtime, data) {
         make_directory(&masks, 0o755)?;
@@ -97,7 +111,7 @@ pub(super) fn configure(
     write_machine_id(&at("/etc/machine-id"))?;
     write_block(
         &at("/etc/hosts"),
-        &hosts(&config.host_name, &config.network),
+        &hosts(&config.host_name, &config.network, &config.hosts),
     )?;
     replace_link(&at("/etc/resolv.conf"))?;
     write(

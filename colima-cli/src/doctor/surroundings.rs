@@ -1,0 +1,76 @@
+//! What stands around the machines: network, docker's settings, the state directory, the other Colima.
+
+use std::path::PathBuf;
+
+use super::{Finding, Observed};
+
+/// An instance of the original Colima in the same home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherColima {
+    /// Name of the instance: `colima`, `colima-work`.
+    pub instance: String,
+    /// The process that supervises it, while it runs.
+    pub pid: Option<i32>,
+}
+
+pub(super) fn network(first_free_port: Option<u64>, is_root: bool) -> Vec<Finding> {
+    const CHECK: &str = "network";
+    // QEMU's user network cannot forbid it (its option `restrict` would take the internet away, too).
+    let mut findings = vec![Finding::note(
+        CHECK,
+        "containers reach what listens on this host's loopback, at 10.0.2.2",
+    )];
+    match first_free_port {
+        Some(first) if first > 80 && !is_root => {
+            let what = format!("only root may listen on ports below {first}");
+            let hint = "to publish port 80: sudo sysctl net.ipv4.ip_unprivileged_port_start=80";
+            findings.push(Finding::note(CHECK, what).hint(hint));
+        }
+        _ => {}
+    }
+    findings
+}
+
+pub(super) fn docker(seen: &Observed) -> Finding {
+    const CHECK: &str = "docker";
+    if let Some(why) = &seen.docker_config {
+        return Finding::trouble(CHECK, why)
+            .hint("docker is led there without it: eval \"$(colima env)\"");
+    }
+    match &seen.docker_override {
+        Some(sentence) => Finding::note(CHECK, sentence).hint("unset DOCKER_HOST DOCKER_CONTEXT"),
+        None => Finding::good(CHECK, "no variable leads docker elsewhere"),
+    }
+}
+
+pub(super) fn state(state: &Result<PathBuf, String>) -> Finding {
+    const CHECK: &str = "state directory";
+    match state {
+        Ok(root) => Finding::good(CHECK, root.display().to_string()),
+        Err(why) => {
+            Finding::trouble(CHECK, why).hint("choose another directory: export COLIMA_HOME=...")
+        }
+    }
+}
+
+pub(super) fn other_colimas(others: &[OtherColima]) -> Finding {
+    const CHECK: &str = "other Colima";
+    let running: Vec<String> = others
+        .iter()
+        .filter_map(|other| Some(format!("{} (process {})", other.instance, other.pid?)))
+        .collect();
+    if !running.is_empty() {
+        let what = format!("it runs in the same home: {}", running.join(", "));
+        return Finding::note(CHECK, what)
+            .hint("it is left alone; start another profile: colima start --profile NAME");
+    }
+    if others.is_empty() {
+        return Finding::good(CHECK, "there is none in this home");
+    }
+    let names: Vec<&str> = others.iter().map(|other| other.instance.as_str()).collect();
+    let what = format!(
+        "it has instances here that do not run: {}; their colima.yaml is read, their disks are not touched",
+        names.join(", ")
+    );
+    Finding::note(CHECK, what)
+}
