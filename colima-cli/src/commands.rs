@@ -27,6 +27,7 @@ mod docker;
 mod doctor;
 mod editor;
 mod env;
+mod events;
 mod image;
 mod list;
 mod logs;
@@ -106,6 +107,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::Config(args) => config::run(&context, &args.verb),
         Verb::Template(args) => template::run(&context, args),
         Verb::Env(args) => env::run(&context, args),
+        Verb::Events(_) => context.block_on(events::run(&context)),
         Verb::Nerdctl(args) => context.block_on(nerdctl::run(&context, args)),
         Verb::Update(args) => context.block_on(update::run(&context, args)),
         Verb::Prune(args) => context.block_on(prune::run(&context, args)),

@@ -60,6 +60,11 @@ pub(crate) fn scripts_ran_in_their_order(world: &World) {
     assert_eq!(ours("cat ~/before"), "it's  $HOME");
     assert_eq!(ours("cat ~/ready"), "linux linux");
     assert_ne!(ours("cat /run/e2e-docker"), "active");
+    let cycles = world.guest(
+        PROFILE,
+        "journalctl --boot --grep='ordering cycle' | grep -c systemd || true",
+    );
+    assert_eq!(cycles, "0", "systemd left something out");
     // The scripts of the root are nobody else's to read.
     let modes = world.guest(PROFILE, "cd /run/colima/scripts; stat -c '%n %a %U' 3 2");
     let user = ours("id -un");
