@@ -325,11 +325,8 @@ fn confirm(question: &str) -> Result<bool, CommandError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// As [`confirm`], unless `force` is the answer. Without a terminal the answer has to be a flag: `forced` is the command with it.
-fn confirm_or(question: &str, force: bool, forced: &str) -> Result<bool, CommandError> {
-    if force {
-        return Ok(true);
-    }
+/// As [`confirm`]. Without a terminal the answer has to be a flag: `forced` is the command with it.
+fn confirm_or_say_how(question: &str, forced: &str) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(
             CommandError::new(ErrorKind::Usage, "there is no terminal to ask on")
@@ -376,7 +373,8 @@ fn state_error(error: StateDirError) -> CommandError {
         StateDirError::Newer { .. } => "use the newer colima",
         StateDirError::Version { source, .. } => match source.kind() {
             std::io::ErrorKind::StorageFull => "make room, and nothing is lost: colima prune --all",
-            _ => "remove that file if no newer colima wrote it",
+            std::io::ErrorKind::InvalidData => "remove that file if no newer colima wrote it",
+            _ => "choose another directory: export COLIMA_HOME=...",
         },
         StateDirError::ForeignOwner { .. } | StateDirError::WritableByOthers { .. } => {
             "choose a directory of your own: export COLIMA_HOME=..."
