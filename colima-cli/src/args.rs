@@ -31,7 +31,9 @@ pub use self::{
     ssh::SshArgs,
     start::{Activation, MountArg, StartArgs},
     stop::{DeleteArgs, RestartArgs, StopArgs},
-    verbs::{DoctorArgs, EnvArgs, EnvShell, NerdctlArgs, NotYetArgs, PruneArgs, UpdateArgs},
+    verbs::{
+        DoctorArgs, EnvArgs, EnvShell, EventsArgs, NerdctlArgs, NotYetArgs, PruneArgs, UpdateArgs,
+    },
 };
 
 /// Everything that was typed.
@@ -130,6 +132,8 @@ pub enum Verb {
     SshConfig(SshConfigArgs),
     /// Print the variables that lead docker and its relatives to the machine
     Env(EnvArgs),
+    /// Print a line of JSON now and whenever the machine starts, runs, stops or breaks
+    Events(EventsArgs),
     /// Run nerdctl in the machine
     #[command(visible_aliases = ["nerd", "n"])]
     Nerdctl(NerdctlArgs),

@@ -27,6 +27,7 @@ mod docker;
 mod doctor;
 mod editor;
 mod env;
+mod events;
 mod image;
 mod list;
 mod logs;
@@ -108,6 +109,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::Config(args) => config::run(&context, &args.verb),
         Verb::Template(args) => template::run(&context, args),
         Verb::Env(args) => env::run(&context, args),
+        Verb::Events(_) => context.block_on(events::run(&context)),
         Verb::Nerdctl(args) => context.block_on(nerdctl::run(&context, args)),
         Verb::Update(args) => context.block_on(update::run(&context, args)),
         Verb::Prune(args) => context.block_on(prune::run(&context, args)),
@@ -325,11 +327,8 @@ fn confirm(question: &str) -> Result<bool, CommandError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// As [`confirm`], unless `force` is the answer. Without a terminal the answer has to be a flag: `forced` is the command with it.
-fn confirm_or(question: &str, force: bool, forced: &str) -> Result<bool, CommandError> {
-    if force {
-        return Ok(true);
-    }
+/// As [`confirm`]. Without a terminal the answer has to be a flag: `forced` is the command with it.
+fn confirm_or_say_how(question: &str, forced: &str) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(
             CommandError::new(ErrorKind::Usage, "there is no terminal to ask on")
@@ -376,7 +375,8 @@ fn state_error(error: StateDirError) -> CommandError {
         StateDirError::Newer { .. } => "use the newer colima",
         StateDirError::Version { source, .. } => match source.kind() {
             std::io::ErrorKind::StorageFull => "make room, and nothing is lost: colima prune --all",
-            _ => "remove that file if no newer colima wrote it",
+            std::io::ErrorKind::InvalidData => "remove that file if no newer colima wrote it",
+            _ => "choose another directory: export COLIMA_HOME=...",
         },
         StateDirError::ForeignOwner { .. } | StateDirError::WritableByOthers { .. } => {
             "choose a directory of your own: export COLIMA_HOME=..."

@@ -45,6 +45,8 @@ pub enum Request {
     Status,
     /// Tell when it does not run any more, whoever ends it. Answered by [`Reply::Stopped`] then.
     AwaitEnd,
+    /// Tell the state, now and whenever it changes. Answered by [`Reply::State`]s, without end.
+    Events,
     /// Follows another request on its connection: that one is not wanted any more.
     Withdraw,
     /// Leave the machine running and exit. Answered by [`Reply::Retired`].
@@ -80,10 +82,31 @@ pub enum Reply {
     Stopped(Stopped),
     /// What the probes found.
     Status(Box<Probe>),
+    /// What the instance is doing.
+    State {
+        /// Now.
+        state: LifeState,
+    },
     /// The daemon is about to exit; the machine is not.
     Retired,
     /// The request failed.
     Failed(CommandError),
+}
+
+/// What an instance is doing, as far as its daemon knows without asking the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LifeState {
+    /// On its way up.
+    Starting,
+    /// The machine runs.
+    Running,
+    /// On its way down.
+    Stopping,
+    /// Nothing runs.
+    Stopped,
+    /// A machine runs that cannot be used.
+    Broken,
 }
 
 /// Progress of a request.

@@ -30,6 +30,7 @@ use crate::{
     state_dir::ProfilePaths,
 };
 
+mod events;
 mod job;
 
 use job::{Job, Progress};
@@ -203,6 +204,7 @@ impl Daemon {
             }
             Request::Start { spec, boot } => self.start(&mut stream, *spec, *boot).await,
             Request::Stop { manner } => self.stop(&mut stream, manner).await,
+            Request::Events => self.tell_events(&mut stream).await,
             Request::AwaitEnd => self.await_end(&mut stream).await,
             // It follows another request, and there was none.
             Request::Withdraw => Ok(()),

@@ -118,12 +118,12 @@ impl Finding {
 #[must_use]
 pub fn examine(seen: &Observed) -> Vec<Finding> {
     let mut findings = vec![host::accelerator(&seen.kvm, seen.remembered.as_ref())];
-    findings.extend(host::programs(&seen.programs, seen.has_image));
+    findings.extend(host::programs(seen));
     findings.extend(host::qemu(seen.qemu.as_ref()));
     findings.push(host::user_namespaces(seen));
     findings.push(host::disk(seen.free.as_ref()));
     findings.push(host::resources(seen.host, &seen.wanted));
-    findings.extend(surroundings::network(seen.first_free_port, seen.is_root));
+    findings.extend(surroundings::network(seen));
     findings.push(surroundings::docker(seen));
     findings.push(surroundings::state(&seen.state));
     findings.push(surroundings::other_colimas(&seen.other_colimas));

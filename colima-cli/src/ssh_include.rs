@@ -101,7 +101,11 @@ impl SshInclude {
         // First the line, so that there is never one that includes nothing of ours.
         if let Some(old) = read(&self.user_config)? {
             let new = without_line(&old, &line);
-            if new != old {
+            // Where there was no file, there is none again. An empty one says the same.
+            let is_link = self.user_config.is_symlink();
+            if new.is_empty() && !old.is_empty() && !is_link {
+                fs::remove_file(&self.user_config).map_err(file("remove", &self.user_config))?;
+            } else if new != old {
                 self.write_user_config(&new)?;
             }
         }
@@ -257,6 +261,8 @@ mod tests {
             metadata.permissions().mode() & 0o777
         };
         assert_eq!((mode(".ssh"), mode(".ssh/config")), (0o700, 0o600));
+        home.include().remove(Path::new("/h/a")).unwrap();
+        assert_eq!(home.user_config(), None);
     }
 
     #[test]

@@ -141,8 +141,8 @@ impl StateDir {
     ///
     /// See [`StateDirError`].
     pub fn look(&self) -> Result<(), StateDirError> {
-        self.check_version()?;
-        look_at(&self.root)
+        look_at(&self.root)?;
+        self.check_version().map(drop)
     }
 
     /// Checks that the layout is not newer than this program; for commands that only look.

@@ -24,6 +24,7 @@ mod e2e {
     pub(crate) mod resources;
     pub(crate) mod streams;
     pub(crate) mod suite;
+    pub(crate) mod update;
     pub(crate) mod world;
 }
 
@@ -33,6 +34,7 @@ use e2e::{
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
+    update,
     world::{Form, OTHER_PROFILE, PROFILE, World},
 };
 
@@ -210,6 +212,11 @@ fn verbs(suite: &mut Suite) {
     suite.case(
         "life::a_killed_daemon_is_replaced",
         life::a_killed_daemon_is_replaced,
+    );
+    suite.case("update::containers_run_again", update::containers_run_again);
+    suite.case(
+        "update::without_an_archive_it_says_why",
+        update::without_an_archive_it_says_why,
     );
     suite.case("life::leave_something", life::leave_something);
     suite.case("command_line::stop", command_line::stop);

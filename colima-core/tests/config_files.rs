@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use colima_core::{
     Arch, Bytes,
     boot::{Provision, ProvisionMode},
-    config::{ConfigFile, PortForwarder, Settings, Standing},
+    config::{Config, ConfigFile, Layers, PortForwarder, Settings, Standing, explain},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -179,6 +179,91 @@ fn colimas_own_file_is_read_without_a_word() {
     let file = ConfigFile::parse(COLIMAS_DEFAULTS).unwrap();
     assert_eq!(file.not_acted_on, []);
     assert_eq!(file.settings.root_disk, Some(Bytes::gib(20)));
+}
+
+/// A value for every key that is none of Colima's defaults.
+const OTHERWISE: &[(&str, &str)] = &[
+    ("arch", "x86_64"),
+    ("autoActivate", "false"),
+    ("binfmt", "false"),
+    ("cpu", "3"),
+    ("cpuType", "qemu64"),
+    ("disk", "101"),
+    ("diskImage", "/image.raw"),
+    ("diskImageMirror", "http://m.test"),
+    ("forceDiskImage", "true"),
+    ("docker", "{debug: true}"),
+    ("env", "{A: b}"),
+    ("forwardAgent", "true"),
+    ("hostname", "box"),
+    ("kubernetes.disable", "[metrics-server]"),
+    ("kubernetes.enabled", "true"),
+    ("kubernetes.ingress", "true"),
+    ("kubernetes.k3sArgs", "[--x]"),
+    ("kubernetes.port", "6443"),
+    ("kubernetes.version", "v1"),
+    ("layer", "true"),
+    ("memory", "3"),
+    ("modelRunner", "ramalama"),
+    ("mountInotify", "true"),
+    ("mounts", "[{location: /src}]"),
+    ("mountType", "9p"),
+    ("nestedVirtualization", "true"),
+    ("network.address", "true"),
+    ("network.dns", "[1.1.1.1]"),
+    ("network.dnsHosts", "{db.test: 10.0.0.1}"),
+    ("network.driver", "slirp"),
+    ("network.gatewayAddress", "192.168.6.2"),
+    ("network.hostAddresses", "true"),
+    ("network.interface", "en1"),
+    ("network.mode", "bridged"),
+    ("network.preferredRoute", "true"),
+    ("portForwarder", "grpc"),
+    ("provision", "[{mode: user, script: \"true\"}]"),
+    ("rootDisk", "21"),
+    ("rosetta", "true"),
+    ("runtime", "none"),
+    ("sshConfig", "true"),
+    ("sshPort", "2222"),
+    ("vmType", "vz"),
+];
+
+/// Every key either changes the configuration or is answered with a line; which one it is, the explanation says.
+#[test]
+fn every_key_has_an_effect_or_a_line() {
+    let none = ConfigFile::default();
+    let explained = explain(&Config::default(), &none, &none);
+    let keys: Vec<&str> = explained.iter().map(|one| one.key.as_str()).collect();
+    let told: Vec<&str> = OTHERWISE.iter().map(|(key, _)| *key).collect();
+    assert_eq!(told, keys);
+    for (one, (key, value)) in explained.iter().zip(OTHERWISE) {
+        let text = match key.split_once('.') {
+            Some((section, key)) => format!("{section}:\n  {key}: {value}\n"),
+            None => format!("{key}: {value}\n"),
+        };
+        let file = ConfigFile::parse(&text).unwrap();
+        let lines: Vec<String> = file.not_acted_on.iter().map(ToString::to_string).collect();
+        match one.standing {
+            None => {
+                assert!(lines.is_empty(), "{lines:?}");
+                assert_ne!(file.settings, Settings::default(), "{key}");
+                let layers = Layers {
+                    file: file.settings,
+                    ..Layers::default()
+                };
+                // Another architecture than the host's is refused, and that is an effect.
+                match Config::merge(&layers) {
+                    Ok(config) => assert_ne!(config, Config::default(), "{key}"),
+                    Err(error) => assert!(error.to_string().contains(*key), "{error}"),
+                }
+            }
+            Some(_) => {
+                assert_eq!(file.settings, Settings::default(), "{key}");
+                assert_eq!(lines.len(), 1, "{key}: {lines:?}");
+                assert!(lines[0].starts_with(&format!("{key}: ")), "{lines:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -157,7 +157,8 @@ pub fn agent_unit() -> String {
 }
 
 /// The unit of the scripts that run before the container runtime. It is there only where there are some: docker
-/// waits for it, and so does whoever waits for docker.
+/// waits for it, and so does whoever waits for docker: in our image that is `sysinit.target`, which is why this unit names what it
+/// needs one by one.
 #[must_use]
 pub fn provision_unit() -> String {
     format!(
@@ -165,7 +166,7 @@ pub fn provision_unit() -> String {
          Description=Scripts of colima.yaml\n\
          DefaultDependencies=no\n\
          Conflicts=shutdown.target\n\
-         After=sysinit.target\n\
+         After=local-fs.target systemd-journald.service systemd-modules-load.service systemd-sysctl.service\n\
          Before=containerd.service docker.service shutdown.target\n\
          \n\
          [Service]\n\

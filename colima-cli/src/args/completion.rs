@@ -76,7 +76,7 @@ fn zsh(script: &str) -> String {
     );
     let mut with_names = String::new();
     for line in script.split_inclusive('\n') {
-        if line.contains("[Profile: ") || line.contains("-- Profile, as with --profile") {
+        if line.contains("[Profile\\: ") || line.contains("-- Profile, as with --profile") {
             with_names.push_str(&line.replace("_default'", "_colima_profiles'"));
         } else {
             with_names.push_str(line);

@@ -49,6 +49,7 @@ impl Verb {
             Self::Version(args) => &args.profile,
             Self::SshConfig(args) => &args.profile,
             Self::Env(args) => &args.profile,
+            Self::Events(args) => &args.profile,
             Self::Update(args) => &args.profile,
             Self::Doctor(args) => &args.profile,
             Self::Logs(args) => &args.profile,

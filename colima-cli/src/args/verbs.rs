@@ -30,6 +30,14 @@ pub enum EnvShell {
     Fish,
 }
 
+/// `colima events`
+#[derive(Args, Clone, Debug)]
+pub struct EventsArgs {
+    /// The profile.
+    #[command(flatten)]
+    pub profile: ProfileArg,
+}
+
 /// `colima nerdctl`
 #[derive(Args, Clone, Debug)]
 #[command(before_help = "Examples:

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use colima_vm::machine::Machine;
 
 use super::{
-    Context, client_error, confirm_or, say,
+    Context, client_error, confirm_or_say_how, say,
     ssh_config::{self, Naming},
     state_error, stop,
 };
@@ -34,7 +34,7 @@ pub(super) async fn run(
         false => "(its containers, images and volumes are kept)",
     };
     let question = format!("delete {name} {what}");
-    if !confirm_or(&question, args.force, "colima delete --force")? {
+    if !args.force && !confirm_or_say_how(&question, "colima delete --force")? {
         say("nothing was deleted");
         return Ok(ExitCode::Ok);
     }

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use colima_core::Bytes;
 use colima_vm::image::{Image, ImageStore};
 
-use super::{Context, confirm_or, delete::remove, say, state_error};
+use super::{Context, confirm_or_say_how, delete::remove, say, state_error};
 use crate::{
     args::PruneArgs,
     assembly,
@@ -43,7 +43,7 @@ pub(super) async fn run(context: &Context<'_>, args: &PruneArgs) -> Result<ExitC
             .collect();
         what.push_str(&format!(" and {imaged} of images ({})", ids.join(", ")));
     }
-    if !confirm_or(&what, args.force, "colima prune --force")? {
+    if !args.force && !confirm_or_say_how(&what, "colima prune --force")? {
         say("nothing was deleted");
         return Ok(ExitCode::Ok);
     }

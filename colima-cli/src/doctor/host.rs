@@ -87,15 +87,16 @@ fn emulation_hint(kvm: &Kvm) -> String {
     }
 }
 
-pub(super) fn programs(programs: &[Program], has_image: bool) -> Vec<Finding> {
-    let missing: Vec<Finding> = programs
+pub(super) fn programs(seen: &Observed) -> Vec<Finding> {
+    let missing: Vec<Finding> = seen
+        .programs
         .iter()
         .filter(|program| program.found.is_none())
         .filter_map(|program| {
             let Program { name, package, .. } = program;
             let finding = match program.purpose {
                 Purpose::Running => Finding::trouble("programs", format!("{name} was not found")),
-                Purpose::Building if has_image => return None,
+                Purpose::Building if seen.has_image => return None,
                 Purpose::Building => Finding::trouble(
                     "programs",
                     format!("{name} was not found, and there is no image yet: none can be built"),

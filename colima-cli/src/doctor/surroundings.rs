@@ -13,15 +13,15 @@ pub struct OtherColima {
     pub pid: Option<i32>,
 }
 
-pub(super) fn network(first_free_port: Option<u64>, is_root: bool) -> Vec<Finding> {
+pub(super) fn network(seen: &Observed) -> Vec<Finding> {
     const CHECK: &str = "network";
     // QEMU's user network cannot forbid it (its option `restrict` would take the internet away, too).
     let mut findings = vec![Finding::note(
         CHECK,
         "containers reach what listens on this host's loopback, at 10.0.2.2",
     )];
-    match first_free_port {
-        Some(first) if first > 80 && !is_root => {
+    match seen.first_free_port {
+        Some(first) if first > 80 && !seen.is_root => {
             let what = format!("only root may listen on ports below {first}");
             let hint = "to publish port 80: sudo sysctl net.ipv4.ip_unprivileged_port_start=80";
             findings.push(Finding::note(CHECK, what).hint(hint));

@@ -86,7 +86,15 @@ pub(crate) fn a_restart_is_a_new_boot(world: &World) {
     world.machine_runs();
     let before = boot_id(world, PROFILE);
     world.colima(["start", "--cpus", "2"]).ok();
+    let mut events = world.colima(["events"]).spawn();
+    events.wait_for_stdout("running");
     world.colima(["restart"]).ok();
+    for state in ["stopping", "stopped", "starting"] {
+        events.wait_for_stdout(state);
+    }
+    events.process().signal(Signal::INT);
+    let told = events.finish(PATIENCE);
+    assert_eq!(told.text().matches("running").count(), 2, "{told}");
     assert_ne!(boot_id(world, PROFILE), before);
     assert_eq!(world.guest(PROFILE, "nproc"), "2");
     it_is_still_there(world);

@@ -60,6 +60,10 @@ pub(crate) fn scripts_ran_in_their_order(world: &World) {
     assert_eq!(ours("cat ~/before"), "it's  $HOME");
     assert_eq!(ours("cat ~/ready"), "linux linux");
     assert_ne!(ours("cat /run/e2e-docker"), "active");
+    // Of systemd itself: sudo, too, writes what it was asked to run into the journal.
+    let script = "journalctl --quiet --boot _PID=1 --grep='ordering cycle' | wc -l";
+    let cycles = world.guest(PROFILE, script);
+    assert_eq!(cycles, "0", "systemd left something out");
     // The scripts of the root are nobody else's to read.
     let modes = world.guest(PROFILE, "cd /run/colima/scripts; stat -c '%n %a %U' 3 2");
     let user = ours("id -un");

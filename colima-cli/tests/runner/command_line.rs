@@ -151,6 +151,11 @@ fn completion_scripts_know_the_verbs() {
         };
         let script = args.script();
         assert!(script.contains("root-disk"), "{shell}");
+        let names = script.matches("colima list --names").count();
+        assert_eq!(names > 0, shell != "powershell", "{shell}");
+        // Behind the flag, and as the argument of each verb that takes a profile.
+        let zsh = script.matches(":_colima_profiles'").count();
+        assert!(zsh == 0 || (shell == "zsh" && zsh > 40), "{shell}: {zsh}");
     }
 }
 

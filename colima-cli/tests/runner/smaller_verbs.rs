@@ -50,6 +50,25 @@ fn ssh_config_of_a_profile_that_never_ran() {
     );
 }
 
+/// What a start with `--ssh-config` had put into the user's file.
+#[test]
+fn delete_takes_the_line_out_of_the_users_file() {
+    let home = Home::new();
+    let state = home.path("c");
+    home.write("work/colima.yaml", "sshConfig: true\n");
+    let profile = format!("Include \"{}/work/ssh_config\"\n", state.display());
+    home.write("ssh_config", profile);
+    let theirs = "# mine\nHost *\n  Compression yes\n";
+    fs::create_dir(home.path(".ssh")).unwrap();
+    let line = format!("Include \"{}/ssh_config\"\n", state.display());
+    fs::write(home.path(".ssh/config"), format!("{line}{theirs}")).unwrap();
+    let deleted = home.run(&["delete", "--force", "work"]);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.all());
+    let left = fs::read_to_string(home.path(".ssh/config")).unwrap();
+    assert_eq!(left, theirs);
+    assert!(!home.has("ssh_config"));
+}
+
 #[test]
 fn prune_empties_the_downloads_and_asks_first() {
     let home = Home::new();
@@ -113,6 +132,31 @@ fn the_doctor_judges_this_host() {
     assert_eq!(people.code, json.code);
     assert!(people.stdout.lines().count() >= findings.len());
     assert!(!home.has(""), "looking changes nothing");
+}
+
+/// The state now comes at once; nothing runs, so there is no other.
+#[test]
+fn events_begin_with_the_state_now() {
+    use std::io::{BufRead as _, BufReader};
+    let home = Home::new();
+    let mut events = home
+        .command(&["events", "work"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(events.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    // As Ctrl-C; the daemon has nothing to do then and leaves by itself.
+    let pid = rustix::process::Pid::from_child(&events);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(events.wait().unwrap().success());
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&event["profile"], &event["state"]),
+        (&"work".into(), &"stopped".into())
+    );
 }
 
 #[test]

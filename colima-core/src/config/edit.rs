@@ -351,6 +351,10 @@ mod tests {
                 "network: # mine\n  # servers\n  dns: _\n    # first\n  mode: shared\n",
             ),
             (
+                "network:\n  dns: [\"a #b\"] # see [1]\n",
+                "network:\n  dns: _ # see [1]\n",
+            ),
+            (
                 "network:\n  dns: [] # none\n",
                 "network:\n  dns: _ # none\n",
             ),

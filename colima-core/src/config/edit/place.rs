@@ -115,10 +115,7 @@ impl Place {
     pub(super) fn write(&self, text: &str, value: &NewValue) -> Option<String> {
         let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
         match self {
-            Self::Value(place) => {
-                // A list over a scalar is a matter of its own: the value may stand anywhere.
-                splice(text, place, &value.to_string())
-            }
+            Self::Value(place) => splice(text, place, &value.to_string()),
             Self::NoValue(key_end) => {
                 let colon = key_end + text.get(*key_end..)?.find(':')? + 1;
                 splice(text, &(colon..colon), &format!(" {value}"))
@@ -189,10 +186,7 @@ fn kept_comments(old: &str, newline: &str) -> Option<String> {
     let ends = old.ends_with('\n');
     let mut lines = old.lines();
     let first = lines.next().unwrap_or_default();
-    let mut kept = match first.find(" #") {
-        Some(at) => first[at..].to_owned(),
-        None => String::new(),
-    };
+    let mut kept = comment_of(first)?.to_owned();
     for line in lines {
         if line.trim_start().starts_with('#') {
             kept.push_str(newline);
@@ -205,6 +199,20 @@ fn kept_comments(old: &str, newline: &str) -> Option<String> {
         kept.push_str(newline);
     }
     Some(kept)
+}
+
+/// The comment at the end of a line, with the space before it; empty where there is none, `None` where it cannot be
+/// told. What says the same without it is one, and not a part of a text in quotes.
+fn comment_of(line: &str) -> Option<&str> {
+    let said = |text: &str| Node::parse(text).map(|node| node.to_json()).ok();
+    if !line.contains(" #") {
+        return Some("");
+    }
+    let whole = said(line)?;
+    let comment = line
+        .match_indices(" #")
+        .find(|(at, _)| said(&line[..*at]).as_ref() == Some(&whole));
+    Some(comment.map_or("", |(at, _)| &line[at..]))
 }
 
 /// The byte behind the last closing value of a map in braces, found from its last entry.

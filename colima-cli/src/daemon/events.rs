@@ -1,0 +1,44 @@
+//! Tells a client what becomes of the instance, as it happens.
+
+use std::io;
+
+use tokio::{
+    io::{AsyncReadExt as _, BufReader},
+    net::UnixStream,
+};
+
+use super::{Daemon, Phase};
+use crate::control::{self, LifeState, Reply};
+
+impl Phase {
+    const fn state(&self) -> LifeState {
+        match self {
+            Self::Idle => LifeState::Stopped,
+            Self::Starting(_) => LifeState::Starting,
+            Self::Running(_) => LifeState::Running,
+            Self::Stranded(_) => LifeState::Broken,
+            Self::Stopping(_) => LifeState::Stopping,
+        }
+    }
+}
+
+impl Daemon {
+    /// The state now, and every other one that follows, until the client leaves. A state that is over
+    /// before it could be told is left out.
+    pub(super) async fn tell_events(&self, client: &mut BufReader<UnixStream>) -> io::Result<()> {
+        let mut phase = self.phase.subscribe();
+        let mut last = None;
+        loop {
+            let state = phase.borrow_and_update().state();
+            if last.replace(state) != Some(state) {
+                control::send(client, &Reply::State { state }).await?;
+            }
+            let mut nothing_more = [0];
+            tokio::select! {
+                // The sender lives in `self`.
+                _ = phase.changed() => {}
+                _ = client.read(&mut nothing_more) => return Ok(()),
+            }
+        }
+    }
+}
