@@ -368,3 +368,6 @@ impl Keeping {
             .send(conflicts.map(ToString::to_string).collect());
     }
 }
+
+#[cfg(test)]
+mod tests;
