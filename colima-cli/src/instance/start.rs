@@ -94,7 +94,7 @@ impl Instance {
         let versions = wait_for_runtime(&machine, &agent, watch).await?;
         begin("opening the sockets");
         let ports = HostPorts::open(&spec.ports, &agent);
-        let relays = Relays::open(paths, &spec, agent.transport(), &ports)?;
+        let relays = Relays::open(paths, &spec, &agent, &ports)?;
         let record = InstanceRecord {
             version: InstanceRecord::VERSION,
             spec,

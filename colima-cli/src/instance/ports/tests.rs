@@ -130,7 +130,7 @@ fn free_port() -> u16 {
 }
 
 async fn judge(ports: &HostPorts, agent: &Agent<Mux>) -> Verdict {
-    let judging = ports.judge(agent.transport())("web");
+    let judging = ports.judge(agent).judge("web");
     timeout(DEADLINE, judging).await.expect("a verdict")
 }
 
@@ -150,6 +150,9 @@ async fn a_start_is_good_once_its_ports_are_open() {
     assert_eq!(report.open[0].container.as_deref(), Some("web"));
     ports.close().await;
     TcpListener::bind(address).unwrap();
+    // As after a stop that failed.
+    ports.close().await;
+    assert_eq!(judge(&ports, &agent).await, Verdict::Started);
 }
 
 #[tokio::test]
