@@ -1,5 +1,5 @@
 //! Docker's socket for a host that has the containers' ports: the answer to a container's start is held
-//! until its ports are the host's, too.
+//! until its ports are the host's, too, and the start itself until the guest has the addresses it needs.
 //!
 //! [`DockerAware`] is a [`Connect`] around another, so that the relay stays what it is: half-close, resets
 //! and hang-ups pass as ever, and so does every byte but those of one answer, when a start has to fail
@@ -35,17 +35,23 @@ pub(crate) enum Verdict {
 /// The verdict on a container, in the making.
 pub(crate) type Judging = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
-/// Judges the container with this id or name, which has just started.
-pub(crate) type Judge = Arc<dyn Fn(&str) -> Judging + Send + Sync>;
+/// Looks after containers, by id or name, before and after they start.
+pub(crate) trait Judge: Send + Sync {
+    /// The start has been asked for: what it needs is made ready before docker hears of it.
+    fn prepare(&self, container: &str) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// It has started.
+    fn judge(&self, container: &str) -> Judging;
+}
 
 /// Connects to docker, and asks a judge about every start that succeeds.
 pub(crate) struct DockerAware<C> {
     connect: C,
-    judge: Judge,
+    judge: Arc<dyn Judge>,
 }
 
 impl<C> DockerAware<C> {
-    pub(crate) fn new(connect: C, judge: Judge) -> Self {
+    pub(crate) fn new(connect: C, judge: Arc<dyn Judge>) -> Self {
         Self { connect, judge }
     }
 }
@@ -60,6 +66,8 @@ impl<C: Connect> Connect for DockerAware<C> {
             judge: Arc::clone(&self.judge),
             exchange: Exchange::new(),
             judging: None,
+            preparing: None,
+            cleared: 0,
             ready: Vec::new(),
             passed: 0,
             later: Vec::new(),
@@ -72,9 +80,12 @@ impl<C: Connect> Connect for DockerAware<C> {
 /// One connection to docker.
 pub(crate) struct DockerStream<S> {
     inner: S,
-    judge: Judge,
+    judge: Arc<dyn Judge>,
     exchange: Exchange,
     judging: Option<Judging>,
+    preparing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Of what the client sends next, so much was looked at and may pass.
+    cleared: usize,
     /// For the client, of which the first `passed` bytes are gone.
     ready: Vec<u8>,
     passed: usize,
@@ -155,7 +166,7 @@ impl<S> DockerStream<S> {
         let (taken, started) = self.exchange.received(bytes, &mut self.ready);
         self.later.extend_from_slice(&bytes[taken..]);
         if let Some(container) = started {
-            self.judging = Some((self.judge)(&container));
+            self.judging = Some(self.judge.judge(&container));
         }
     }
 }
@@ -167,8 +178,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DockerStream<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes))?;
-        this.exchange.sent(&bytes[..count]);
+        if this.cleared == 0 {
+            // The end of a start's head is looked at before it passes. Until then docker waits for it; and
+            // whoever writes comes again with the same bytes, as the pump does.
+            let (looked_at, start) = this.exchange.sent(bytes);
+            this.cleared = looked_at;
+            this.preparing = start.map(|container| this.judge.prepare(&container));
+        }
+        if let Some(preparing) = &mut this.preparing {
+            ready!(preparing.as_mut().poll(cx));
+            this.preparing = None;
+        }
+        let cleared = &bytes[..this.cleared.min(bytes.len())];
+        let count = ready!(Pin::new(&mut this.inner).poll_write(cx, cleared))?;
+        this.cleared -= count;
         Poll::Ready(Ok(count))
     }
 

@@ -219,7 +219,7 @@ impl Instance {
         let parts = InstanceRecord::read(&paths.record).and_then(|record| {
             let agent = Agent::new(mux(&machine));
             let ports = HostPorts::open(&record.spec.ports, &agent);
-            let relays = Relays::open(paths, &record.spec, agent.transport(), &ports)?;
+            let relays = Relays::open(paths, &record.spec, &agent, &ports)?;
             Ok((record, agent, relays, ports))
         });
         Ok(match parts {

@@ -157,6 +157,13 @@ fn published(suite: &mut Suite) {
         "ports::addresses_are_those_that_were_asked_for",
         ports::addresses_are_those_that_were_asked_for,
     );
+    let name = "ports::an_address_of_the_host_alone";
+    match ports::outward_address() {
+        Some(address) => suite.case(name, |world| {
+            ports::an_address_of_the_host_alone(world, address);
+        }),
+        None => suite.skip(name, "this host has no address but its loopback's"),
+    }
     suite.case(
         "ports::a_port_in_use_fails_the_start_and_names_the_owner",
         ports::a_port_in_use_fails_the_start_and_names_the_owner,

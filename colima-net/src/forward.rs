@@ -249,21 +249,14 @@ async fn with_owners(mut conflicts: BTreeMap<Place, Conflict>) -> BTreeMap<Place
         .iter()
         .filter(|(_, conflict)| in_use(conflict))
         .map(|(place, _)| *place)
-        // A hundred are as many as anybody reads about.
-        .take(100)
         .collect();
     if places.is_empty() {
         return conflicts;
     }
-    let look = move || -> Vec<(Place, Option<Owner>)> {
-        places
-            .into_iter()
-            .map(|place| (place, owner::of(place)))
-            .collect()
-    };
-    for (place, owner) in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
+    let look = tokio::task::spawn_blocking(move || owner::of(&places));
+    for (place, owner) in look.await.unwrap_or_default() {
         if let Some(conflict) = conflicts.get_mut(&place) {
-            conflict.cause = Cause::InUse { owner };
+            conflict.cause = Cause::InUse { owner: Some(owner) };
         }
     }
     conflicts

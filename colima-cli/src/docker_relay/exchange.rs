@@ -14,6 +14,8 @@ pub(super) struct Exchange {
     received: Side,
     /// Requests without a response so far, oldest first.
     waiting: VecDeque<Asked>,
+    /// The container of the start that was found last and has not been told.
+    asked_now: Option<String>,
     /// What docker answered to a start and the client has not been given.
     held: Vec<u8>,
 }
@@ -54,6 +56,7 @@ impl Exchange {
             sent: Side::head(),
             received: Side::head(),
             waiting: VecDeque::new(),
+            asked_now: None,
             held: Vec::new(),
         }
     }
@@ -63,17 +66,26 @@ impl Exchange {
         matches!(self.received, Side::Opaque) && self.held.is_empty()
     }
 
-    /// The client sent these bytes; they have been passed on.
-    pub(super) fn sent(&mut self, mut bytes: &[u8]) {
+    /// The client sent these bytes; returns how many were looked at, and the container whose start is
+    /// asked for by them. They are docker's, in any case.
+    pub(super) fn sent(&mut self, bytes: &[u8]) -> (usize, Option<String>) {
         if matches!(self.received, Side::Opaque) {
-            return;
+            return (bytes.len(), None);
         }
-        while !bytes.is_empty() {
-            match self.follow_sent(bytes) {
-                Ok(taken) => bytes = &bytes[taken..],
-                Err(Malformed) => self.sent = Side::Opaque,
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.follow_sent(&bytes[at..]) {
+                Ok(taken) => at += taken,
+                Err(Malformed) => {
+                    self.sent = Side::Opaque;
+                    continue;
+                }
+            }
+            if let Some(container) = self.asked_now.take() {
+                return (at, Some(container));
             }
         }
+        (at, None)
     }
 
     fn follow_sent(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
@@ -100,6 +112,9 @@ impl Exchange {
                     Asked::Tunnel => Side::Opaque,
                     _ => body(fields).map_or_else(Side::head, Side::Body),
                 };
+                if let Asked::Start(container) = &asked {
+                    self.asked_now = Some(container.clone());
+                }
                 self.waiting.push_back(asked);
                 Ok(taken)
             }

@@ -4,7 +4,7 @@ use colima_net::{Relay, SocketFile};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     net::UnixStream,
-    sync::{Mutex, oneshot},
+    sync::{Mutex, oneshot, watch},
 };
 
 use super::*;
@@ -34,10 +34,37 @@ struct Bench {
     docker: DuplexStream,
     decide: oneshot::Sender<Verdict>,
     asked: oneshot::Receiver<String>,
+    prepare: watch::Sender<bool>,
     _directory: tempfile::TempDir,
 }
 
-async fn bench() -> Bench {
+/// Decides about one start as the test says.
+struct OneStart {
+    prepared: watch::Receiver<bool>,
+    once: std::sync::Mutex<Option<(oneshot::Receiver<Verdict>, oneshot::Sender<String>)>>,
+}
+
+impl Judge for OneStart {
+    fn prepare(&self, container: &str) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        assert_eq!(container, "web");
+        let mut prepared = self.prepared.clone();
+        Box::pin(async move { drop(prepared.wait_for(|done| *done).await) })
+    }
+
+    fn judge(&self, container: &str) -> Judging {
+        let (decided, tell) = self.once.lock().unwrap().take().expect("one start");
+        tell.send(container.to_owned()).unwrap();
+        Box::pin(async move { decided.await.unwrap() })
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Preparation {
+    Done,
+    Waits,
+}
+
+async fn bench(preparation: Preparation) -> Bench {
     use std::os::unix::fs::PermissionsExt as _;
     let mut directory = tempfile::Builder::new();
     let directory = directory
@@ -47,11 +74,10 @@ async fn bench() -> Bench {
     let (near, docker) = duplex(1 << 20);
     let (decide, decided) = oneshot::channel();
     let (tell, asked) = oneshot::channel();
-    let once = std::sync::Mutex::new(Some((decided, tell)));
-    let judge: Judge = Arc::new(move |container: &str| {
-        let (decided, tell) = once.lock().unwrap().take().expect("one start");
-        tell.send(container.to_owned()).unwrap();
-        Box::pin(async move { decided.await.unwrap() })
+    let (prepare, prepared) = watch::channel(preparation == Preparation::Done);
+    let judge = Arc::new(OneStart {
+        prepared,
+        once: std::sync::Mutex::new(Some((decided, tell))),
     });
     let path = directory.path().join("docker.sock");
     let relay = Relay::new(
@@ -65,6 +91,7 @@ async fn bench() -> Bench {
         docker,
         decide,
         asked,
+        prepare,
         _directory: directory,
     }
 }
@@ -83,7 +110,7 @@ async fn expect(stream: &mut (impl AsyncRead + Unpin), bytes: &[u8]) {
 
 #[tokio::test]
 async fn the_answer_waits_for_the_verdict_and_what_follows_for_the_answer() {
-    let mut bench = bench().await;
+    let mut bench = bench(Preparation::Done).await;
     bench
         .client
         .write_all(&[PING, START, PING].concat())
@@ -106,9 +133,42 @@ async fn the_answer_waits_for_the_verdict_and_what_follows_for_the_answer() {
     expect(&mut bench.docker, PING).await;
 }
 
+/// Docker does not have the whole request before the guest is ready for it, however it is cut.
+#[tokio::test]
+async fn a_start_waits_for_what_it_needs() {
+    for cut in [1, START.len() / 2, START.len() - 1, START.len()] {
+        let mut bench = bench(Preparation::Waits).await;
+        bench.client.write_all(PING).await.unwrap();
+        expect(&mut bench.docker, PING).await;
+        bench.client.write_all(&START[..cut]).await.unwrap();
+        if cut < START.len() {
+            expect(&mut bench.docker, &START[..cut]).await;
+        }
+        bench
+            .client
+            .write_all(&[&START[cut..], PING].concat())
+            .await
+            .unwrap();
+        // The way back is open meanwhile, so the relay has run; and it may run as often as it likes.
+        bench.docker.write_all(PONG).await.unwrap();
+        expect(&mut bench.client, PONG).await;
+        let mut byte = [0; 1];
+        let early = bench.docker.read_exact(&mut byte);
+        let early = tokio::time::timeout(Duration::from_millis(50), early);
+        assert!(early.await.is_err(), "docker has the start already");
+        bench.prepare.send_replace(true);
+        let held = if cut < START.len() {
+            &START[cut..]
+        } else {
+            START
+        };
+        expect(&mut bench.docker, &[held, PING].concat()).await;
+    }
+}
+
 #[tokio::test]
 async fn a_start_that_fails_after_all_is_answered_as_docker_would() {
-    let mut bench = bench().await;
+    let mut bench = bench(Preparation::Done).await;
     bench
         .client
         .write_all(&[START, PING].concat())
@@ -132,7 +192,7 @@ async fn a_start_that_fails_after_all_is_answered_as_docker_would() {
 
 #[tokio::test]
 async fn an_upgraded_connection_is_two_streams_of_bytes() {
-    let mut bench = bench().await;
+    let mut bench = bench(Preparation::Done).await;
     let attach = b"POST /v1.45/containers/web/attach?stdin=1 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
     let upgraded = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
     bench.client.write_all(attach).await.unwrap();
@@ -162,7 +222,7 @@ async fn an_upgraded_connection_is_two_streams_of_bytes() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_off_arrives_cut_off() {
-    let mut bench = bench().await;
+    let mut bench = bench(Preparation::Done).await;
     bench.client.write_all(START).await.unwrap();
     expect(&mut bench.docker, START).await;
     bench.docker.write_all(&STARTED[..20]).await.unwrap();

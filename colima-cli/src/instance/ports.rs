@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -22,10 +23,15 @@ use tokio::{
 };
 
 use super::relays::DOCKER_SOCKET;
-use crate::docker_relay::{Judge, Verdict};
+use crate::docker_relay::{Judge, Judging, Verdict};
+
+mod host_addresses;
 
 /// How long the answer to a container's start waits for its ports. Beyond that it goes without them.
 const BARRIER: Duration = Duration::from_secs(20);
+
+/// How long a start waits for addresses of the guest.
+const PREPARE: Duration = Duration::from_secs(10);
 
 /// How long docker may take to stop a container whose ports are not to be had.
 const STOP: Duration = Duration::from_secs(30);
@@ -122,12 +128,15 @@ struct Keeper {
     report: watch::Receiver<PortReport>,
     barriers: mpsc::Sender<Barrier>,
     closing: watch::Sender<bool>,
-    task: Mutex<JoinHandle<()>>,
+    /// `None` once it has ended.
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.task.get_mut().abort();
+        if let Some(task) = self.task.get_mut() {
+            task.abort();
+        }
     }
 }
 
@@ -160,7 +169,7 @@ impl HostPorts {
                 report: reported,
                 barriers,
                 closing,
-                task: Mutex::new(tokio::spawn(keeping.run(closed))),
+                task: Mutex::new(Some(tokio::spawn(keeping.run(closed)))),
             }),
         }
     }
@@ -175,40 +184,75 @@ impl HostPorts {
     pub(super) async fn close(&self) {
         if let Some(keeper) = &self.keeper {
             keeper.closing.send_replace(true);
-            // It ends by itself; an error says that it has.
-            let _ = (&mut *keeper.task.lock().await).await;
+            // Held while it is waited for: a second close returns no earlier.
+            let mut task = keeper.task.lock().await;
+            if let Some(running) = task.as_mut() {
+                // It ends by itself; an error says that it has.
+                let _ = running.await;
+                *task = None;
+            }
         }
     }
 
     /// Decides whether a container that has started may be called started: once its ports are open here.
     /// One whose ports are not to be had is stopped.
-    pub(super) fn judge(&self, guest: &Mux) -> Judge {
-        let barriers = self.keeper.as_ref().map(|keeper| keeper.barriers.clone());
-        let guest = guest.clone();
-        Arc::new(move |container: &str| {
-            let (barriers, guest) = (barriers.clone(), guest.clone());
-            let container = container.to_owned();
-            Box::pin(async move {
-                let Some(barriers) = barriers else {
-                    return Verdict::Started;
-                };
-                let missing = timeout(BARRIER, wait(&barriers, &container)).await;
-                let missing = missing.unwrap_or_else(|_| {
-                    let line = format!("container {container}: its ports are not known in time");
-                    crate::log_line(&line);
-                    Vec::new()
-                });
-                if missing.is_empty() {
-                    return Verdict::Started;
-                }
-                let mut why = format!("Ports are not available: {}", missing.join(", "));
-                if let Err(error) = stop_container(&guest, &container).await {
-                    let text = format!("; and the container could not be stopped: {error}");
-                    why.push_str(&text);
-                }
-                crate::log_line(&format!("container {container}: {why}"));
-                Verdict::Failed(why)
-            })
+    pub(super) fn judge(&self, agent: &Agent<Mux>) -> Arc<dyn Judge> {
+        Arc::new(PortJudge {
+            agent: agent.clone(),
+            barriers: self.keeper.as_ref().map(|keeper| keeper.barriers.clone()),
+        })
+    }
+}
+
+/// Looks after the ports of containers that start.
+struct PortJudge {
+    agent: Agent<Mux>,
+    /// `None` where ports are not forwarded.
+    barriers: Option<mpsc::Sender<Barrier>>,
+}
+
+impl Judge for PortJudge {
+    /// An address of the host that a publish names must be one of the guest's, or docker cannot listen.
+    fn prepare(&self, container: &str) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (agent, container) = (self.agent.clone(), container.to_owned());
+        let forwards = self.barriers.is_some();
+        Box::pin(async move {
+            if !forwards {
+                return;
+            }
+            // What fails here is told by docker itself a moment later.
+            let prepared = host_addresses::lend(&agent, &container);
+            if let Ok(Err(error)) = timeout(PREPARE, prepared).await {
+                crate::log_line(&format!(
+                    "container {container}: no addresses for it: {error}"
+                ));
+            }
+        })
+    }
+
+    fn judge(&self, container: &str) -> Judging {
+        let (barriers, guest) = (self.barriers.clone(), self.agent.transport().clone());
+        let container = container.to_owned();
+        Box::pin(async move {
+            let Some(barriers) = barriers else {
+                return Verdict::Started;
+            };
+            let missing = timeout(BARRIER, wait(&barriers, &container)).await;
+            let missing = missing.unwrap_or_else(|_| {
+                let line = format!("container {container}: its ports are not known in time");
+                crate::log_line(&line);
+                Vec::new()
+            });
+            if missing.is_empty() {
+                return Verdict::Started;
+            }
+            let mut why = format!("Ports are not available: {}", missing.join(", "));
+            if let Err(error) = stop_container(&guest, &container).await {
+                let text = format!("; and the container could not be stopped: {error}");
+                why.push_str(&text);
+            }
+            crate::log_line(&format!("container {container}: {why}"));
+            Verdict::Failed(why)
         })
     }
 }
@@ -368,3 +412,6 @@ impl Keeping {
             .send(conflicts.map(ToString::to_string).collect());
     }
 }
+
+#[cfg(test)]
+mod tests;

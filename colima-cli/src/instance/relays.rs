@@ -7,6 +7,7 @@ use colima_core::{
     boot::{Runtime, SSH_SOCKET},
 };
 use colima_net::{
+    agent::Agent,
     mux::Mux,
     relay::{Relay, SocketFile},
 };
@@ -40,16 +41,17 @@ impl Relays {
     pub(super) fn open(
         paths: &ProfilePaths,
         spec: &InstanceSpec,
-        guest: &Mux,
+        agent: &Agent<Mux>,
         ports: &HostPorts,
     ) -> Result<Self, CommandError> {
         let relays = Self {
             closing: watch::Sender::new(false),
             tasks: Mutex::new(Some(JoinSet::new())),
         };
+        let guest = agent.transport();
         relays.add(&paths.ssh_socket, SSH_SOCKET, guest.clone())?;
         if spec.runtime == Runtime::Docker {
-            let docker = DockerAware::new(guest.clone(), ports.judge(guest));
+            let docker = DockerAware::new(guest.clone(), ports.judge(agent));
             relays.add(&paths.docker_socket, DOCKER_SOCKET, docker)?;
         }
         Ok(relays)

@@ -107,7 +107,7 @@ impl Instance {
         }
         begin("opening the sockets");
         let ports = HostPorts::open(&spec.ports, &agent);
-        let relays = Relays::open(paths, &spec, agent.transport(), &ports)?;
+        let relays = Relays::open(paths, &spec, &agent, &ports)?;
         let record = InstanceRecord {
             version: InstanceRecord::VERSION,
             spec,

@@ -109,6 +109,28 @@ pub(crate) fn addresses_are_those_that_were_asked_for(world: &World) {
     world.docker(["rm", "--force", "asked"]).ok();
 }
 
+/// An address that only the host has: the guest is lent it before docker needs it.
+pub(crate) fn an_address_of_the_host_alone(world: &World, address: IpAddr) {
+    world.machine_runs();
+    let port = free_port();
+    let place = SocketAddr::new(address, port);
+    run_server(world, "outward", &[&format!("{place}:80")]).succeeds();
+    assert_eq!(hello(place), "hello\n");
+    for loopback in LOOPBACKS {
+        let error = connect(at(loopback, port)).expect_err("not asked for");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{loopback}");
+    }
+    world.docker(["rm", "--force", "outward"]).ok();
+}
+
+/// An address of this host that is not its loopback's: the one it would send from. Nothing is sent.
+pub(crate) fn outward_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+    socket.connect(("198.51.100.1", 9)).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
 /// A host port that somebody else has fails the start and is left alone.
 pub(crate) fn a_port_in_use_fails_the_start_and_names_the_owner(world: &World) {
     world.machine_runs();

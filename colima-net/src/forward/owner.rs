@@ -1,6 +1,7 @@
 //! Who holds a port of the host: proc(5), as far as this user may look.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
@@ -26,50 +27,50 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The process whose socket keeps `place` from being bound; `None` where it cannot be told, as for the
-/// processes of other users and on systems without `/proc`.
-pub(super) fn of(place: Place) -> Option<Owner> {
-    of_in(Path::new("/proc"), place)
-}
-
-fn of_in(proc: &Path, place: Place) -> Option<Owner> {
-    let tables = match place.protocol {
-        Protocol::Tcp => ["net/tcp", "net/tcp6"],
-        Protocol::Udp => ["net/udp", "net/udp6"],
-    };
-    let inodes: Vec<u64> = tables
-        .iter()
-        .filter_map(|table| fs::read_to_string(proc.join(table)).ok())
-        .flat_map(|text| holders(&text, place))
-        .collect();
-    if inodes.is_empty() {
-        return None;
+/// The processes whose sockets keep these places from being bound. A place is missing where that cannot be
+/// told, as for the processes of other users and on systems without `/proc`.
+pub(super) fn of(places: &[Place]) -> BTreeMap<Place, Owner> {
+    let proc = Path::new("/proc");
+    let table = |name| fs::read_to_string(proc.join(name)).unwrap_or_default();
+    let tcp = ["net/tcp", "net/tcp6"].map(table);
+    let udp = ["net/udp", "net/udp6"].map(table);
+    let mut wanted: BTreeMap<u64, Vec<Place>> = BTreeMap::new();
+    for place in places {
+        let tables = match place.protocol {
+            Protocol::Tcp => &tcp,
+            Protocol::Udp => &udp,
+        };
+        for inode in tables.iter().flat_map(|table| holders(table, *place)) {
+            wanted.entry(inode).or_default().push(*place);
+        }
     }
-    let entries = fs::read_dir(proc).ok()?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| holds_one_of(&proc.join(pid.to_string()), &inodes))
-        .min()
-        .map(|pid| {
-            let name = fs::read_to_string(proc.join(format!("{pid}/comm"))).unwrap_or_default();
-            Owner {
-                pid,
-                name: name.trim_end().to_owned(),
+    let mut owners: BTreeMap<Place, Owner> = BTreeMap::new();
+    if wanted.is_empty() {
+        return owners;
+    }
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        for inode in sockets(&proc.join(format!("{pid}/fd"))) {
+            for place in wanted.get(&inode).into_iter().flatten() {
+                // Of those that share a socket the oldest, which is most likely the one that was started.
+                if owners.get(place).is_none_or(|owner| pid < owner.pid) {
+                    let name = fs::read_to_string(proc.join(format!("{pid}/comm")));
+                    let name = name.unwrap_or_default().trim_end().to_owned();
+                    owners.insert(*place, Owner { pid, name });
+                }
             }
-        })
+        }
+    }
+    owners
 }
 
-fn holds_one_of(process: &Path, inodes: &[u64]) -> bool {
-    let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
-        return false; // somebody else's, or gone
-    };
-    descriptors.flatten().any(|descriptor| {
-        let target = fs::read_link(descriptor.path()).unwrap_or_default();
-        let inode = target
-            .to_str()
-            .and_then(|text| text.strip_prefix("socket:["))
-            .and_then(|text| text.strip_suffix(']'))
-            .and_then(|text| text.parse().ok());
-        inode.is_some_and(|inode| inodes.contains(&inode))
+/// Inodes of the sockets that a process has; none where it is somebody else's, or gone.
+fn sockets(descriptors: &Path) -> impl Iterator<Item = u64> {
+    let descriptors = fs::read_dir(descriptors).into_iter().flatten().flatten();
+    descriptors.filter_map(|descriptor| {
+        let target = fs::read_link(descriptor.path()).ok()?;
+        let inode = target.to_str()?.strip_prefix("socket:[")?;
+        inode.strip_suffix(']')?.parse().ok()
     })
 }
 
@@ -172,14 +173,16 @@ mod tests {
             protocol: Protocol::Tcp,
             address: listener.local_addr().unwrap(),
         };
-        assert_eq!(of(place).unwrap().pid, std::process::id());
+        assert_eq!(of(&[place])[&place].pid, std::process::id());
         let socket = std::net::UdpSocket::bind("[::]:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let place = Place {
             protocol: Protocol::Udp,
             address: ([127, 0, 0, 1], port).into(),
         };
-        assert_eq!(of(place).unwrap().pid, std::process::id());
+        assert_eq!(of(&[place])[&place].pid, std::process::id());
+        drop(socket);
+        assert!(of(&[place]).is_empty());
     }
 
     #[test]

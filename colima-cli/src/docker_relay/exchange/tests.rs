@@ -6,6 +6,7 @@ use super::*;
 struct Connection {
     exchange: Exchange,
     out: Vec<u8>,
+    asked: Vec<String>,
     started: Vec<String>,
 }
 
@@ -14,7 +15,19 @@ impl Connection {
         Self {
             exchange: Exchange::new(),
             out: Vec::new(),
+            asked: Vec::new(),
             started: Vec::new(),
+        }
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) {
+        loop {
+            let (taken, asked) = self.exchange.sent(bytes);
+            bytes = &bytes[taken..];
+            match asked {
+                Some(container) => self.asked.push(container),
+                None => return assert!(bytes.is_empty(), "stopped without a reason"),
+            }
         }
     }
 
@@ -70,7 +83,7 @@ fn an_answer_is_held_and_replaced() {
     let mut connection = Connection::new();
     let start =
         b"POST /v1.45/containers/web/start HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n";
-    connection.exchange.sent(start);
+    connection.send(start);
     let answer = b"HTTP/1.1 204 No Content\r\nServer: Docker\r\n\r\nHTTP/1.1";
     let (taken, started) = connection.exchange.received(answer, &mut connection.out);
     assert_eq!(started.as_deref(), Some("web"));
@@ -144,7 +157,7 @@ fn only_requests_are_requests() {
         ),
     ] {
         let mut connection = Connection::new();
-        connection.exchange.sent(sent.as_bytes());
+        connection.send(sent.as_bytes());
         connection.receive(received.as_bytes());
         assert_eq!(connection.started.len(), starts, "{sent:?}");
         assert_eq!(connection.out, received.as_bytes());
@@ -174,6 +187,7 @@ fn heads_without_end_are_given_up() {
 struct Turn {
     request: Vec<u8>,
     response: Vec<u8>,
+    asks: bool,
     starts: bool,
 }
 
@@ -240,6 +254,7 @@ fn any_turn() -> impl Strategy<Value = Turn> {
             Turn {
                 request,
                 response,
+                asks: line.contains("start"),
                 starts: status == 204 && line.contains("start"),
             }
         },
@@ -261,7 +276,7 @@ proptest! {
         for pipeline in turns.chunks(ahead) {
             let requests: Vec<u8> = pipeline.iter().flat_map(|turn| turn.request.clone()).collect();
             for piece in pieces(&requests, &sizes) {
-                connection.exchange.sent(piece);
+                connection.send(piece);
             }
             let responses: Vec<u8> = pipeline.iter().flat_map(|turn| turn.response.clone()).collect();
             for piece in pieces(&responses, &sizes) {
@@ -270,6 +285,7 @@ proptest! {
             expected.extend(responses);
         }
         prop_assert!(!connection.exchange.is_opaque());
+        prop_assert_eq!(connection.asked.len(), turns.iter().filter(|turn| turn.asks).count());
         prop_assert_eq!(connection.started.len(), turns.iter().filter(|turn| turn.starts).count());
         prop_assert_eq!(connection.out, expected);
     }
@@ -290,7 +306,7 @@ proptest! {
         disturbed.splice(at..at, noise);
         let mut connection = Connection::new();
         for piece in pieces(&requests, &sizes) {
-            connection.exchange.sent(piece);
+            connection.send(piece);
         }
         for piece in pieces(&responses, &sizes) {
             connection.receive(piece);
