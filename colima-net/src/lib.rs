@@ -8,6 +8,7 @@
 //!   port whose clients each get a stream to an endpoint on the far side.
 //! * [`mux::Mux`] (feature `mux`) is such a far side: it opens many streams over one link, and keeps
 //!   the link up. [`mux::serve`] answers it at the other end.
+//! * [`ssh::Ssh`] (feature `ssh`) is such a far side without a program of ours: any ssh server.
 //! * [`Local`] is the far side that is not far: sockets of this machine.
 //! * [`agent`] (feature `agent`) is the client of a guest's agent, over any far side.
 //! * [`pump`] is what they share: two streams joined so that each ends as the other does.
@@ -64,6 +65,8 @@ pub mod mux;
 mod pump;
 #[cfg(feature = "relay")]
 pub mod relay;
+#[cfg(feature = "ssh")]
+pub mod ssh;
 
 pub use error::{NetError, Violation};
 pub use local::{Local, LocalStream};
@@ -72,3 +75,5 @@ pub use mux::{Mux, MuxConfig, MuxStream};
 pub use pump::{Hangup, Traffic, pump};
 #[cfg(feature = "relay")]
 pub use relay::{Relay, RelayEvent, RelayReport, SocketFile};
+#[cfg(feature = "ssh")]
+pub use ssh::{Ssh, SshConfig, SshError, SshStream};

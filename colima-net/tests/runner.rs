@@ -13,3 +13,13 @@ mod mux_streams;
 mod relay_connections;
 #[cfg(feature = "relay")]
 mod socket_file;
+#[cfg(feature = "ssh")]
+mod ssh_commands;
+#[cfg(feature = "ssh")]
+mod ssh_links;
+#[cfg(feature = "ssh")]
+mod ssh_streams;
+#[cfg(feature = "ssh")]
+mod sshd;
+#[cfg(any(feature = "mux", feature = "ssh"))]
+mod stream_bodies;
