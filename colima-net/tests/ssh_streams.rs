@@ -74,7 +74,7 @@ async fn a_refusal_is_an_error_of_its_own_stream() {
 async fn keys_are_exchanged_anew_under_bulk_both_ways() {
     let sshd = sshd!(
         "keys_are_exchanged_anew_under_bulk_both_ways",
-        "RekeyLimit 16M"
+        "RekeyLimit 16M\nLogLevel DEBUG1"
     );
     let mut transport = sshd.accepting();
     let (near, far) = open(&mut transport).await;

@@ -38,6 +38,7 @@ impl Drop for Sshd {
 }
 
 impl Sshd {
+    #[expect(clippy::print_stdout, reason = "said aloud, for those who collect it")]
     /// None, said aloud for `test`, where there is no sshd that works.
     pub(crate) fn new(test: &str, more_config: &str) -> Option<Arc<Self>> {
         let program = std::env::var_os("COLIMA_TEST_SSHD").map_or(SSHD.into(), PathBuf::from);
@@ -63,7 +64,7 @@ impl Sshd {
         let config = format!(
             "HostKey {place}/host_key\nAuthorizedKeysFile {place}/authorized_keys\nPidFile none\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n\
-             AllowStreamLocalForwarding yes\nLogLevel DEBUG1\nSubsystem echo /bin/cat\n{more_config}\n"
+             AllowStreamLocalForwarding yes\nSubsystem echo /bin/cat\n{more_config}\n"
         );
         fs::write(directory.path().join("sshd_config"), config).unwrap();
         if rustix::process::geteuid().is_root() {

@@ -169,6 +169,7 @@ impl Running {
         let mut space = vec![0; 64 * 1024];
         // As for streams: a second look where libssh2 holds bytes that a later call took in.
         let mut looked = false;
+        let mut unwanted = None;
         loop {
             let mut any = self.feed(wire)?;
             wire.ping()?;
@@ -188,10 +189,18 @@ impl Running {
                 looked = false;
                 continue;
             }
+            // A command whose process is not known yet cannot be killed; it tells in a moment.
+            let deadline = unwanted.map(|since| since + FAREWELL);
+            if deadline.is_some_and(|deadline| {
+                !matches!(self.identity, Identity::Unknown) || deadline <= Instant::now()
+            }) {
+                return Ok(Stop::Unwanted);
+            }
             // Nothing is ever sent there; only its end can be seen.
             let other = (wanted.as_fd(), PollFlags::empty());
-            if !wire.wait(Want::Bytes, Some(other), None)?.other.is_empty() {
-                return Ok(Stop::Unwanted);
+            let watched = unwanted.is_none().then_some(other);
+            if !wire.wait(Want::Bytes, watched, deadline)?.other.is_empty() {
+                unwanted = Some(Instant::now());
             }
             looked = false;
         }
@@ -300,23 +309,24 @@ impl Running {
     }
 
     /// Ends a command that still runs, with all that it started in its process group.
+    ///
+    /// sshd does not confirm the close of a channel before the command has ended, so the one that ends
+    /// it needs a second channel, the only one there ever is. On the first nothing happens meanwhile.
     fn kill(self, wire: &mut Wire) -> After {
-        if close(wire, self.channel) == After::Spent {
-            return After::Spent;
+        if let Identity::Process(id) = self.identity {
+            let killed = wire.waiting(FAREWELL, |session| {
+                let mut channel = exec(session, &format!("kill -s KILL -- -{id}"), FAREWELL)?;
+                channel.wait_eof().map_err(|error| broken(&error))?;
+                Ok(channel)
+            });
+            let Ok(channel) = killed else {
+                return After::Spent;
+            };
+            if close(wire, channel) == After::Spent {
+                return After::Spent;
+            }
         }
-        // A shell that has not told its id has nobody to tell it to any more, and ends of that.
-        let Identity::Process(id) = self.identity else {
-            return After::Reusable;
-        };
-        let killed = wire.waiting(FAREWELL, |session| {
-            let mut channel = exec(session, &format!("kill -s KILL -- -{id}"), FAREWELL)?;
-            channel.wait_eof().map_err(|error| broken(&error))?;
-            Ok(channel)
-        });
-        match killed {
-            Ok(channel) => close(wire, channel),
-            Err(_) => After::Spent,
-        }
+        close(wire, self.channel)
     }
 }
 

@@ -21,14 +21,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::PollFlags;
+use rustix::{event::PollFlags, net::RecvFlags};
 use tokio::sync::oneshot;
 
 use super::{
     Credential, Fingerprint, Login, SshError, command, flow,
     libssh2::{self, HashType, MethodType, Session},
     pool::{Handle, Request, Task},
-    wire::{Heartbeat, Want, Wire, broken, is},
+    wire::{Heartbeat, Want, Wire, broken, is, ready},
 };
 
 /// In the order of preference. AES-GCM is in hardware on nearly every machine, and twice as fast there
@@ -112,9 +112,14 @@ fn connect(socket: UnixStream, plan: &Plan) -> Result<Wire, SshError> {
             .map_err(|error| handshake_failed(&error))?;
     }
     session.set_tcp_stream(socket);
-    session
-        .handshake()
-        .map_err(|error| handshake_failed(&error))?;
+    session.handshake().map_err(|error| {
+        // libssh2 does not say so of a link that ended in the middle of an exchange of keys.
+        if has_ended(&twin) {
+            broken(&error)
+        } else {
+            handshake_failed(&error)
+        }
+    })?;
     let seen = session
         .host_key_hash(HashType::Sha256)
         .and_then(|digest| digest.try_into().ok())
@@ -126,7 +131,12 @@ fn connect(socket: UnixStream, plan: &Plan) -> Result<Wire, SshError> {
     if seen != pinned {
         return Err(SshError::HostKeyMismatch { seen, pinned });
     }
-    log_in(&session, &plan.login)?;
+    log_in(&session, &plan.login).map_err(|error| match error {
+        SshError::Authentication { message, .. } if has_ended(&twin) => {
+            SshError::Session { message }
+        }
+        other => other,
+    })?;
     session.set_blocking(false);
     Ok(Wire::new(session, twin, plan.heartbeat))
 }
@@ -145,6 +155,18 @@ fn handshake_failed(error: &libssh2::Error) -> SshError {
     }
     SshError::Handshake {
         message: error.message().to_owned(),
+    }
+}
+
+/// Nothing will come, or nothing can be sent any more.
+fn has_ended(socket: &UnixStream) -> bool {
+    if ready(socket, PollFlags::IN).intersects(PollFlags::HUP | PollFlags::ERR) {
+        return true;
+    }
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match rustix::net::recv(socket, &mut [0; 1][..], flags) {
+        Ok((_, n)) => n == 0,
+        Err(errno) => errno != rustix::io::Errno::AGAIN,
     }
 }
 
