@@ -102,6 +102,8 @@ async fn keys_are_exchanged_anew_under_bulk_both_ways() {
     outward.await.unwrap();
     inward.await.unwrap();
     assert!(seen == sent && far_side.await.unwrap() == sent);
+    let ciphers = sshd.log().matches("cipher: aes128-gcm@openssh.com").count();
+    assert!(ciphers >= 2, "AES-GCM is not what was agreed on");
     let rekeyed = sshd.log().matches("rekeying").count();
     assert!(rekeyed >= 6, "{rekeyed} of 3 exchanges and more, both ways");
 }
@@ -210,6 +212,80 @@ async fn an_abandoned_open_leaves_nothing() {
     };
     let (byte, _near) = tokio::join!(accepting, writing);
     assert_eq!(&byte, b"!");
+}
+
+/// The time that the threads of sessions have used, in ticks of the kernel.
+fn ticks_of_sessions() -> u64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    let sessions = stats.filter(|stat| stat.contains("(ssh session)"));
+    // proc_pid_stat(5): fields 14 and 15; the name is the second.
+    let ticks = sessions.map(|stat| {
+        let behind_name = stat.rsplit_once(')').unwrap().1;
+        let fields = behind_name.split_ascii_whitespace();
+        fields
+            .skip(11)
+            .take(2)
+            .map(|n| n.parse::<u64>().unwrap())
+            .sum::<u64>()
+    });
+    ticks.sum()
+}
+
+/// A process of its own, because it looks at all threads.
+#[tokio::test]
+#[ignore = "started by waiting_costs_no_time"]
+async fn streams_that_wait() {
+    let sshd = sshd!("streams_that_wait");
+    let mut transport = sshd.accepting();
+    let idle = open(&mut transport).await;
+    // Both sides have stopped reading, with all buffers full.
+    let (mut near, mut far) = open(&mut transport).await;
+    let block = [1; 10_000];
+    let moment = Duration::from_millis(300);
+    while tokio::time::timeout(moment, far.write(&block))
+        .await
+        .is_ok()
+    {}
+    while tokio::time::timeout(moment, near.write(&block))
+        .await
+        .is_ok()
+    {}
+    // One direction has ended, on this side, on that, and with bytes that are not taken.
+    let mut ended_here = open(&mut transport).await;
+    ended_here.0.shutdown().await.unwrap();
+    let mut ended_there = open(&mut transport).await;
+    ended_there.1.shutdown().await.unwrap();
+    let mut unread = open(&mut transport).await;
+    unread.1.write_all(&pattern(500_000)).await.unwrap();
+    drop(unread.1);
+    let before = ticks_of_sessions();
+    tokio::time::sleep(Duration::from_secs(7)).await; // At least one ping each.
+    println!("ticks {}", ticks_of_sessions() - before);
+    let mut seen = Vec::new();
+    unread.0.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(seen.len(), 500_000);
+    drop((idle, near, far, ended_here, ended_there));
+}
+
+#[test]
+fn waiting_costs_no_time() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ssh_streams::streams_that_wait"])
+        .args(["--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    if let Some(line) = said.lines().find(|line| line.contains("skipped: ")) {
+        println!("{line}");
+        return;
+    }
+    let ticks = said.split_once("ticks ").unwrap().1;
+    let ticks: u64 = ticks.lines().next().unwrap().parse().unwrap();
+    // Of 700 per thread that spins.
+    assert!(ticks < 100, "{ticks} ticks");
 }
 
 #[tokio::test]

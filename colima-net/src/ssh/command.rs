@@ -114,7 +114,8 @@ pub(super) fn perform(wire: &mut Wire, run: Run, open_timeout: Duration) -> Afte
             (close(wire, running.channel), Some(result))
         }
         Ok(Stop::Unwanted) => (running.kill(wire), None),
-        Err(error @ SshError::Session { .. } | error @ SshError::PeerSilent { .. }) => {
+        Err(error @ (SshError::Session { .. } | SshError::PeerSilent { .. })) => {
+            wire.cut();
             (After::Spent, Some(Err(error)))
         }
         Err(error) => (running.kill(wire), Some(Err(error))),
@@ -320,6 +321,7 @@ impl Running {
                 Ok(channel)
             });
             let Ok(channel) = killed else {
+                wire.cut();
                 return After::Spent;
             };
             if close(wire, channel) == After::Spent {

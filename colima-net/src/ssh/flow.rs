@@ -63,6 +63,7 @@ pub(super) fn perform(wire: &mut Wire, task: StreamTask, open_timeout: Duration)
     let Flow { channel, user, .. } = flow;
     if let Err(error) = carried {
         state.fail(error);
+        wire.cut();
         return After::Spent;
     }
     drop(user);

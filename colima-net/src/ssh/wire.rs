@@ -217,12 +217,30 @@ impl Wire {
         (self.heard + dead_after).max(asked + dead_after.saturating_sub(interval))
     }
 
-    /// Closes a channel, both ways, and frees it; what still comes is dropped. Fails at `deadline`.
+    /// Closes a channel, both ways, and frees it; what still comes is dropped. Fails at `deadline`,
+    /// and then the session is of no use any more.
     pub(super) fn close(
         &mut self,
         mut channel: Channel,
         deadline: Instant,
     ) -> Result<(), SshError> {
+        let closed = self.wait_for_close(&mut channel, deadline);
+        if closed.is_err() {
+            self.cut();
+        }
+        closed
+    }
+
+    /// Ends the session's socket.
+    ///
+    /// To free a channel or a session is to say goodbye, and where libssh2 would have to wait for that, it
+    /// frees nothing. On a socket that has ended it does not wait.
+    pub(super) fn cut(&self) {
+        // Fails only where it has ended already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    fn wait_for_close(&mut self, channel: &mut Channel, deadline: Instant) -> Result<(), SshError> {
         loop {
             if self.has_room() {
                 match channel.close() {
@@ -238,6 +256,13 @@ impl Wire {
             self.ping()?;
             self.wait(Want::Bytes, None, Some(deadline))?;
         }
+    }
+}
+
+/// The fields follow: the session is freed on a socket that has ended.
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.cut();
     }
 }
 
