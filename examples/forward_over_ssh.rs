@@ -24,7 +24,8 @@ use tokio::{net::TcpStream, sync::broadcast::error::RecvError};
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [place, host_key, key_file, there, here] = &arguments[..] else {
-        let usage = "usage: forward_over_ssh USER@HOST:PORT HOST_KEY KEY_FILE SOCKET_THERE SOCKET_HERE";
+        let usage =
+            "usage: forward_over_ssh USER@HOST:PORT HOST_KEY KEY_FILE SOCKET_THERE SOCKET_HERE";
         return Err(usage.into());
     };
     let (user, address) = place.split_once('@').ok_or("the user is missing")?;

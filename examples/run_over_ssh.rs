@@ -8,7 +8,6 @@
 //! Compare the key that `ssh-keyscan` found with the one that the server's owner tells. Standard input and
 //! output are passed on, and the exit code is the command's. A password-protected key stays in the
 //! agent: write `agent` in its place.
-#![expect(clippy::exit, reason = "a program's exit code")]
 
 use std::{
     error::Error,

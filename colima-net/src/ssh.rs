@@ -9,7 +9,7 @@
 //! Every stream has a session of its own: a connection, a login, a thread that alone touches libssh2. A
 //! slow reader, a broken link or a bug below harms that stream and no other. Sessions whose stream came to
 //! its end in order are used again, and one is made ready in advance, so that an open does not wait for a
-//! handshake. Many long streams at once are better carried by a [`Mux`](crate::mux) over
+//! handshake. Many long streams at once are better carried by a `Mux` over
 //! [`Ssh::open_command`], if the server can have a program of its own.
 //!
 //! # Trust
@@ -27,7 +27,7 @@
 //! `ConnectionReset`, the reason ([`SshError::PeerSilent`]) as the error's source. The next open makes a
 //! new session, and tries until its deadline.
 //!
-//! # Differences to [`Mux`](crate::mux)
+//! # Differences to `Mux`
 //!
 //! * A stream that is dropped without a `shutdown` looks to the far side as if it had ended: ssh has no
 //!   word for a reset. Nor does the near side see one.
@@ -54,10 +54,10 @@
 //! # }
 //! ```
 
-// Documentation is built without OpenSSL, and so without the library that needs it.
-#[cfg(docsrs)]
+// Documentation can be built without OpenSSL, and so without the library that needs it.
+#[cfg(colima_docs)]
 mod libssh2;
-#[cfg(not(docsrs))]
+#[cfg(not(colima_docs))]
 use ssh2 as libssh2;
 
 mod buffer;

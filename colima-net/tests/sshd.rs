@@ -66,6 +66,7 @@ impl Sshd {
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n\
              AllowStreamLocalForwarding yes\nSubsystem echo /bin/cat\n{more_config}\n"
         );
+        let config = config + &unpacked_parts(&program);
         fs::write(directory.path().join("sshd_config"), config).unwrap();
         if rustix::process::geteuid().is_root() {
             // root's sshd insists on this empty directory; a boot makes it anew.
@@ -163,6 +164,29 @@ impl Sshd {
             path,
         }
     }
+}
+
+/// Lines for an sshd that was unpacked and not installed: since OpenSSH 9.8 it starts other programs, and
+/// would look for them where its package puts them.
+fn unpacked_parts(program: &Path) -> String {
+    if program == Path::new(SSHD) {
+        return String::new();
+    }
+    let Some(usr) = program.parent().and_then(Path::parent) else {
+        return String::new();
+    };
+    let parts = [
+        ("SshdSessionPath", "sshd-session"),
+        ("SshdAuthPath", "sshd-auth"),
+    ];
+    let lines = parts.map(|(keyword, name)| {
+        let part = usr.join("lib/openssh").join(name);
+        match part.exists() {
+            true => format!("{keyword} {}\n", part.display()),
+            false => String::new(),
+        }
+    });
+    lines.concat()
 }
 
 fn user() -> String {

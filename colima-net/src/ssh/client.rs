@@ -116,7 +116,7 @@ impl Ssh {
     /// A client whose sessions run over the byte streams that `dial` opens, one each.
     ///
     /// A TCP connection to port 22 is the usual one; a unix socket, the streams of a program or a
-    /// stream of a [`Mux`](crate::mux) will do as well.
+    /// stream of a `Mux` will do as well.
     pub fn new<D, F, S>(dial: D, login: Login, config: SshConfig) -> Self
     where
         D: Fn() -> F + Send + Sync + 'static,
@@ -186,7 +186,7 @@ impl Ssh {
     }
 
     /// Starts a command and returns its standard input and output as one stream, such as a link for a
-    /// [`Mux`](crate::mux). Its standard error is dropped, and [`Command::stdin`] is not used.
+    /// `Mux`. Its standard error is dropped, and [`Command::stdin`] is not used.
     ///
     /// # Errors
     ///
