@@ -56,6 +56,7 @@ pub(super) fn perform(wire: &mut Wire, task: StreamTask, open_timeout: Duration)
         }
     };
     if opened.send(Ok(())).is_err() {
+        wire.cut();
         return After::Spent;
     }
     let mut flow = Flow::new(wire, channel, user, &state);

@@ -272,7 +272,7 @@ fn idle(wire: &mut Wire, mut woken: &UnixStream) -> Result<(), SshError> {
             };
         }
         // Whatever the server says unasked, a new exchange of keys for instance.
-        if woke.readable && wire.has_room() {
+        if woke.readable {
             wire.ask()?;
         }
     }

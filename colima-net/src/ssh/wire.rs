@@ -117,10 +117,10 @@ impl Wire {
     /// Asks a peer that has been quiet, or looks for its answer.
     pub(super) fn ping(&mut self) -> Result<(), SshError> {
         let due = self.heard.elapsed() >= self.heartbeat.interval;
-        if (due || self.asked.is_some()) && self.has_room() {
-            return self.ask();
+        match self.asked {
+            None if !due => Ok(()),
+            _ => self.ask(),
         }
-        Ok(())
     }
 
     /// Waits for the answer to a ping, if one is on its way.
@@ -135,6 +135,9 @@ impl Wire {
     /// Takes in what the peer sent, whatever it is, by asking it, or by looking for its answer.
     pub(super) fn ask(&mut self) -> Result<(), SshError> {
         self.asked.get_or_insert_with(Instant::now);
+        if !self.has_room() {
+            return Ok(());
+        }
         match self.session.channel_open(PING, 1, 1, None) {
             Err(error) if would_block(&error) => return Ok(()),
             Err(error) if is(&error, libssh2_sys::LIBSSH2_ERROR_CHANNEL_FAILURE) => {}
