@@ -134,7 +134,6 @@ impl Ssh {
                 interval: config.ping_interval,
                 dead_after: config.dead_after,
             },
-            handshake_timeout: config.handshake_timeout,
             open_timeout: config.open_timeout,
         };
         Self {

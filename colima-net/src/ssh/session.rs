@@ -49,7 +49,6 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(10);
 pub(super) struct Plan {
     pub(super) login: Login,
     pub(super) heartbeat: Heartbeat,
-    pub(super) handshake_timeout: Duration,
     pub(super) open_timeout: Duration,
 }
 
@@ -92,14 +91,13 @@ impl Drop for ClearOnDrop {
     }
 }
 
-/// From the first byte to a logged-in session. Waits by itself; whoever waits for us stops the link.
+/// From the first byte to a logged-in session. Waits without a deadline of its own: whoever waits for us
+/// has one, and stops the link.
 fn connect(socket: UnixStream, plan: &Plan) -> Result<Wire, SshError> {
     let twin = socket
         .try_clone()
         .map_err(|source| SshError::Start { source })?;
     let mut session = Session::new().map_err(|error| handshake_failed(&error))?;
-    let millis = u32::try_from(plan.handshake_timeout.as_millis()).unwrap_or(u32::MAX);
-    session.set_timeout(millis.max(1));
     let host_key = &plan.login.host_key;
     let preferences = [
         (MethodType::HostKey, host_key.preferences()),
