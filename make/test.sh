@@ -23,6 +23,12 @@ mkdir -p "$target"
 : >"$COLIMA_SKIPPED"
 : >"$log"
 
+# The host's sshd, or one unpacked: installing the package would start a service. Without either the tests
+# of the ssh transport say so.
+if [[ ! -x /usr/sbin/sshd ]] && unpack_package openssh-server; then
+    export COLIMA_TEST_SSHD=$unpacked/usr/sbin/sshd
+fi
+
 stage 'Fetching the crates of the lock file'
 "$CARGO" fetch --locked --quiet
 

@@ -11,6 +11,7 @@
 //! * [`forward`] (feature `forward`) makes ports of the far side appear here: rules, conflicts, and a
 //!   relay for each port.
 //! * [`datagrams`] carries UDP over a stream.
+//! * [`ssh::Ssh`] (feature `ssh`) is such a far side without a program of ours: any ssh server.
 //! * [`Local`] is the far side that is not far: sockets of this machine.
 //! * [`agent`] (feature `agent`) is the client of a guest's agent, over any far side.
 //! * [`pump`] is what they share: two streams joined so that each ends as the other does.
@@ -70,6 +71,8 @@ pub mod mux;
 mod pump;
 #[cfg(feature = "relay")]
 pub mod relay;
+#[cfg(feature = "ssh")]
+pub mod ssh;
 
 pub use error::{NetError, Violation};
 pub use local::{Local, LocalStream};
@@ -78,3 +81,5 @@ pub use mux::{Mux, MuxConfig, MuxStream};
 pub use pump::{Hangup, Traffic, pump};
 #[cfg(feature = "relay")]
 pub use relay::{Relay, RelayEvent, RelayReport, SocketFile};
+#[cfg(feature = "ssh")]
+pub use ssh::{Ssh, SshConfig, SshError, SshStream};

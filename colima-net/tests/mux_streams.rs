@@ -1,6 +1,6 @@
 //! Streams through a multiplexer: half-close, isolation, refusals, limits.
 
-use std::{io, pin::pin, task::Poll};
+use std::{io, pin::pin};
 
 use colima_core::{Connect as _, Endpoint};
 use colima_net::{
@@ -11,6 +11,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     sync::mpsc,
 };
+
+use crate::stream_bodies::{self, Dropped, Transport};
 
 pub(crate) fn service(name: &str) -> Endpoint {
     Endpoint::Service(name.to_owned())
@@ -55,43 +57,84 @@ pub(crate) async fn open(
     (near.unwrap(), far)
 }
 
+/// A mux and the streams that its peer accepts.
+struct Accepting {
+    mux: Mux,
+    incoming: mpsc::UnboundedReceiver<Incoming>,
+}
+
+impl Accepting {
+    fn new() -> Self {
+        let (mux, incoming) = pair(4096, ServeConfig::default());
+        Self { mux, incoming }
+    }
+}
+
+impl Transport for Accepting {
+    type Near = Mux;
+    type Far = MuxStream;
+
+    const DROPPED: Dropped = Dropped::Reset;
+
+    fn near(&self) -> &Mux {
+        &self.mux
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        service("test")
+    }
+
+    fn nowhere(&self) -> Endpoint {
+        service("nowhere")
+    }
+
+    async fn accept(&mut self) -> MuxStream {
+        self.incoming.recv().await.unwrap().accept()
+    }
+}
+
 #[tokio::test]
 async fn each_direction_ends_on_its_own_with_data_in_flight() {
-    let (mux, mut incoming) = pair(100, ServeConfig::default());
-    let sent: Vec<u8> = (0..300_000_u32).map(|i| i.to_le_bytes()[0] ^ 7).collect();
+    stream_bodies::each_direction_ends_on_its_own_with_data_in_flight(&mut Accepting::new()).await;
+}
 
-    // The opener ends first.
-    let (mut near, mut far) = open(&mux, &mut incoming).await;
-    let bytes = sent.clone();
-    let far_side = tokio::spawn(async move {
-        let mut seen = Vec::new();
-        far.read_to_end(&mut seen).await.unwrap();
-        far.write_all(&seen).await.unwrap();
-        far.shutdown().await.unwrap();
-        seen
-    });
-    near.write_all(&bytes).await.unwrap();
-    near.shutdown().await.unwrap();
-    let mut back = Vec::new();
-    near.read_to_end(&mut back).await.unwrap();
-    assert!(far_side.await.unwrap() == sent && back == sent);
+#[tokio::test]
+async fn a_reader_that_stops_does_not_stop_the_others() {
+    let mut transport = Accepting::new();
+    let taken = stream_bodies::a_reader_that_stops_costs_only_its_own_stream(&mut transport).await;
+    assert_eq!(taken, 256 * 1024 + 64 * 1024);
+}
 
-    // The acceptor ends first, and still hears everything.
-    let (mut near, mut far) = open(&mux, &mut incoming).await;
-    far.write_all(b"bye").await.unwrap();
-    far.shutdown().await.unwrap();
-    let mut heard = Vec::new();
-    near.read_to_end(&mut heard).await.unwrap();
-    assert_eq!(heard, b"bye");
-    let bytes = sent.clone();
-    let near_side = tokio::spawn(async move {
-        near.write_all(&bytes).await.unwrap();
-        near.shutdown().await.unwrap();
+#[tokio::test]
+async fn what_was_shut_down_before_a_drop_arrives() {
+    stream_bodies::what_was_shut_down_before_a_drop_arrives(&mut Accepting::new()).await;
+}
+
+#[tokio::test]
+async fn a_far_side_that_leaves_ends_the_writer_too() {
+    stream_bodies::a_far_side_that_leaves_ends_the_writer_too(&mut Accepting::new()).await;
+}
+
+#[tokio::test]
+async fn fifty_streams_at_once_carry_their_own_bytes() {
+    stream_bodies::fifty_streams_at_once_carry_their_own_bytes(&mut Accepting::new()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_error_of_its_own_stream() {
+    let (mux, mut asked) = pair(4096, ServeConfig::default());
+    let (sender, incoming) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(stream) = asked.recv().await {
+            if stream.endpoint() == &service("nowhere") {
+                stream.refuse(&io::ErrorKind::ConnectionRefused.into());
+            } else if sender.send(stream).is_err() {
+                return;
+            }
+        }
     });
-    let mut seen = Vec::new();
-    far.read_to_end(&mut seen).await.unwrap();
-    near_side.await.unwrap();
-    assert!(seen == sent);
+    let mut transport = Accepting { mux, incoming };
+    stream_bodies::a_refusal_is_an_error_of_its_own_stream(&mut transport).await;
 }
 
 #[tokio::test]
@@ -123,38 +166,6 @@ async fn refusals_arrive_as_the_error_of_a_local_socket() {
         drop(incoming.recv().await.unwrap());
     });
     assert!(matches!(result, Err(NetError::Refused { .. })));
-}
-
-#[tokio::test]
-async fn a_reader_that_stops_costs_only_its_own_stream() {
-    let (mux, mut incoming) = pair(4096, ServeConfig::default());
-    let (mut near, mut far) = open(&mux, &mut incoming).await;
-    let (mut other_near, mut other_far) = open(&mux, &mut incoming).await;
-
-    // Writes until nothing more is taken: the credit of the stream and the writer's buffer.
-    let mut written = 0;
-    let block = [9; 10_000];
-    loop {
-        let mut write = pin!(far.write(&block));
-        // Other streams make progress in between, so that everything that can move has moved.
-        let mut step = [0; 100_000];
-        other_far.write_all(&step).await.unwrap();
-        other_near.read_exact(&mut step).await.unwrap();
-        match std::future::poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-            Poll::Ready(n) => written += n.unwrap(),
-            Poll::Pending => break,
-        }
-    }
-    assert_eq!(written, 256 * 1024 + 64 * 1024);
-
-    // The stopped reader goes on and misses nothing.
-    let mut seen = vec![0; written];
-    near.read_exact(&mut seen).await.unwrap();
-    assert!(seen.iter().all(|&byte| byte == 9));
-    far.write_all(b"more").await.unwrap();
-    let mut more = [0; 4];
-    near.read_exact(&mut more).await.unwrap();
-    assert_eq!(&more, b"more");
 }
 
 #[tokio::test]

@@ -17,3 +17,13 @@ mod port_watch;
 mod relay_connections;
 #[cfg(feature = "relay")]
 mod socket_file;
+#[cfg(feature = "ssh")]
+mod ssh_commands;
+#[cfg(feature = "ssh")]
+mod ssh_links;
+#[cfg(feature = "ssh")]
+mod ssh_streams;
+#[cfg(feature = "ssh")]
+mod sshd;
+#[cfg(any(feature = "mux", feature = "ssh"))]
+mod stream_bodies;
