@@ -154,7 +154,11 @@ impl fmt::Display for CommandError {
         for cause in &self.causes {
             // What another program said may have lines; each is escaped, none can pass for ours.
             for (number, line) in cause.lines().enumerate() {
-                let head = if number == 0 { "caused by:" } else { "          " };
+                let head = if number == 0 {
+                    "caused by:"
+                } else {
+                    "          "
+                };
                 write!(f, "\n{head} {}", escaped(line))?;
             }
         }
