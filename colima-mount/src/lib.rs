@@ -1,4 +1,8 @@
 //! Host directories elsewhere.
-//!
-//! Nothing is here yet: the crate holds its place in the workspace and in the crate graph until the
-//! confined SFTP server and the FUSE client are written.
+
+pub mod client;
+pub mod server;
+pub mod sftp;
+
+pub use client::{Client, File};
+pub use server::{Access, Root, Server};
