@@ -65,7 +65,7 @@ pub struct Server {
 }
 
 #[derive(Debug)]
-struct Share {
+pub(crate) struct Share {
     root: Root,
     access: Access,
 }

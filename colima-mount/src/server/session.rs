@@ -1,6 +1,6 @@
 //! One client: frames in, replies out, and what runs between.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -102,10 +102,14 @@ where
         parked: VecDeque::new(),
     };
     let telling = tell_changes(session, changes, replies);
+    let work = async { tokio::join!(reading.run(&mut read, &mut buffer), telling).0 };
+    let mut sending = pin!(send(&mut write, outgoing));
     tokio::select! {
-        result = async { tokio::join!(reading.run(&mut read, &mut buffer), telling).0 } => result,
-        result = send(&mut write, outgoing) => result,
-    }?;
+        result = work => result?,
+        result = &mut sending => return result,
+    }
+    // The client asks nothing more, and gets the rest of its answers if it is still there.
+    let _ = sending.await;
     Ok(())
 }
 

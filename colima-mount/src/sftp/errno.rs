@@ -84,11 +84,11 @@ errnos! {
     Io 5 Failure "input/output error", IO;
     NoDevice 6 Failure "no such device or address", NXIO;
     TooBigArgument 7 Failure "argument too long", TOOBIG;
-    BadHandle 9 Failure "bad file handle", BADF;
+    BadHandle 9 NoSuchFile "bad file handle", BADF;
     Again 11 Failure "temporarily unavailable", AGAIN;
     NoMemory 12 Failure "out of memory", NOMEM;
     AccessDenied 13 PermissionDenied "permission denied", ACCESS;
-    Fault 14 NoSuchFile "bad address", FAULT;
+    Fault 14 PermissionDenied "bad address", FAULT;
     Busy 16 Failure "busy", BUSY;
     Exists 17 Failure "file exists", EXIST;
     CrossDevice 18 Failure "cross-device link", XDEV;

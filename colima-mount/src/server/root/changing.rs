@@ -17,7 +17,8 @@ use super::{CONFINED, Node, Resolver, Root, metadata, metadata_of};
 use crate::{
     server::path::Beneath,
     sftp::{
-        Creation, Errno, Metadata, NewNode, NewTime, OpenFlags, Owner, Rename, Update, XattrMode,
+        Creation, Errno, FileKind, Metadata, NewNode, NewTime, OpenFlags, Owner, Rename, Update,
+        XattrMode,
     },
 };
 
@@ -182,18 +183,18 @@ impl<'a> Writable<'a> {
         let made = Node { fd };
         let found = made.metadata()?;
         let kind = match node {
-            NewNode::Directory => crate::sftp::FileKind::Directory,
-            NewNode::Fifo => crate::sftp::FileKind::Fifo,
-            NewNode::Socket => crate::sftp::FileKind::Socket,
-            NewNode::CharacterDevice { .. } => crate::sftp::FileKind::CharacterDevice,
-            NewNode::BlockDevice { .. } => crate::sftp::FileKind::BlockDevice,
-            NewNode::Symlink { .. } => crate::sftp::FileKind::Symlink,
-            NewNode::Regular => crate::sftp::FileKind::Regular,
+            NewNode::Directory => FileKind::Directory,
+            NewNode::Fifo => FileKind::Fifo,
+            NewNode::Socket => FileKind::Socket,
+            NewNode::CharacterDevice { .. } => FileKind::CharacterDevice,
+            NewNode::BlockDevice { .. } => FileKind::BlockDevice,
+            NewNode::Symlink { .. } => FileKind::Symlink,
+            NewNode::Regular => FileKind::Regular,
         };
         // Somebody on the host put another file in its place: that one is not ours to give away.
         let ours = found.kind() == kind
             && found.user == rustix::process::geteuid().as_raw()
-            && (kind == crate::sftp::FileKind::Directory || found.links == 1);
+            && (kind == FileKind::Directory || found.links == 1);
         if !ours {
             return Ok(());
         }
@@ -202,7 +203,7 @@ impl<'a> Writable<'a> {
         }
         // What the kernel adds in a setgid directory stays.
         let wanted = permitted(creation.mode) | found.mode & 0o2000;
-        if kind != crate::sftp::FileKind::Symlink && found.mode & 0o7777 != wanted {
+        if kind != FileKind::Symlink && found.mode & 0o7777 != wanted {
             self.chmod(&made, wanted)?;
         }
         Ok(())
@@ -219,40 +220,42 @@ impl<'a> Writable<'a> {
         )?)
     }
 
-    /// Sets attributes of what is held; of a link itself.
+    /// Sets attributes of what is held; of a link itself. When one cannot be set the others are, as
+    /// OpenSSH does it.
     pub(crate) fn set(self, node: &Node, update: &Update) -> Result<(), Errno> {
-        if let Some(size) = update.size {
+        let size = update.size.map(|size| {
             let found = node.metadata()?;
-            if found.kind() == crate::sftp::FileKind::Directory {
+            if found.kind() == FileKind::Directory {
                 return Err(Errno::IsADirectory);
             }
             let file = self.root.reopen(node, &found, OFlags::WRONLY)?;
-            truncate(file.as_fd(), size)?;
-        }
-        set_owner(node.as_fd(), update)?;
-        if let Some(mode) = update.mode {
-            self.chmod(node, self.kept_bits(node.as_fd(), mode)?)?;
-        }
-        set_times(node.as_fd(), b"", AtFlags::EMPTY_PATH, update)
+            truncate(file.as_fd(), size)
+        });
+        let owner = set_owner(node.as_fd(), update);
+        let mode = update
+            .mode
+            .map(|mode| self.chmod(node, self.kept_bits(node.as_fd(), mode)?));
+        let times = set_times(node.as_fd(), update);
+        last_error([size.unwrap_or(Ok(())), mode.unwrap_or(Ok(())), times, owner])
     }
 
     /// Sets attributes of an open file, which may have no name any more.
     pub(crate) fn set_open(self, fd: BorrowedFd<'_>, update: &Update) -> Result<(), Errno> {
-        if let Some(size) = update.size {
-            truncate(fd, size)?;
-        }
-        set_owner(fd, update)?;
-        if let Some(mode) = update.mode {
-            rustix::fs::fchmod(fd, Mode::from_raw_mode(self.kept_bits(fd, mode)?))?;
-        }
-        set_times(fd, b"", AtFlags::EMPTY_PATH, update)
+        let size = update.size.map(|size| truncate(fd, size));
+        let owner = set_owner(fd, update);
+        let mode = update.mode.map(|mode| {
+            let mode = Mode::from_raw_mode(self.kept_bits(fd, mode)?);
+            Ok(rustix::fs::fchmod(fd, mode)?)
+        });
+        let times = set_times(fd, update);
+        last_error([size.unwrap_or(Ok(())), mode.unwrap_or(Ok(())), times, owner])
     }
 
     /// The permitted bits of a mode. A setgid directory passes its group on and runs nothing, so that
     /// bit is left as the host has it.
     fn kept_bits(self, fd: BorrowedFd<'_>, mode: u32) -> Result<RawMode, Errno> {
         let found = metadata(fd)?;
-        let directory = found.kind() == crate::sftp::FileKind::Directory;
+        let directory = found.kind() == FileKind::Directory;
         let kept = if directory {
             found.mode & mode & 0o2000
         } else {
@@ -410,6 +413,14 @@ fn give(fd: BorrowedFd<'_>, name: &[u8], found: &Metadata, owner: Owner) -> Resu
     }
 }
 
+fn last_error(results: [Result<(), Errno>; 4]) -> Result<(), Errno> {
+    results
+        .into_iter()
+        .rev()
+        .find(Result::is_err)
+        .unwrap_or(Ok(()))
+}
+
 fn set_owner(fd: BorrowedFd<'_>, update: &Update) -> Result<(), Errno> {
     if update.user.is_none() && update.group.is_none() {
         return Ok(());
@@ -429,12 +440,7 @@ fn set_owner(fd: BorrowedFd<'_>, update: &Update) -> Result<(), Errno> {
     )?)
 }
 
-fn set_times(
-    fd: BorrowedFd<'_>,
-    name: &[u8],
-    flags: AtFlags,
-    update: &Update,
-) -> Result<(), Errno> {
+fn set_times(fd: BorrowedFd<'_>, update: &Update) -> Result<(), Errno> {
     if update.accessed.is_none() && update.modified.is_none() {
         return Ok(());
     }
@@ -457,5 +463,5 @@ fn set_times(
         last_access: time(update.accessed),
         last_modification: time(update.modified),
     };
-    Ok(rustix::fs::utimensat(fd, name, &times, flags)?)
+    Ok(rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)?)
 }
