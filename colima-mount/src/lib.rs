@@ -1,6 +1,8 @@
 //! Host directories elsewhere.
 
 pub mod client;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod fuse;
 pub mod server;
 pub mod sftp;
 

@@ -28,7 +28,9 @@ mod wire;
 pub use attributes::{Attributes, Seconds};
 pub use errno::{Code, Errno};
 pub use metadata::{FileId, FileKind, Metadata, Timestamp};
-pub use reply::{Change, ChangeSet, DirectoryEntry, Listing, Name, Opened, Reply, Statvfs};
+pub use reply::{
+    Change, ChangeSet, DirectoryEntry, Listing, Name, Opened, Reply, Statvfs, Version, Written,
+};
 pub use request::{
     Creation, NewNode, NewTime, OpenFlags, Overwrite, Owner, Rename, Request, Target, Update,
     XattrMode,

@@ -13,6 +13,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use super::Client;
 use crate::sftp::{
     Errno, MAX_PAYLOAD, MAX_STOCK_PAYLOAD, Metadata, Opened, Reply, Request, Target, Update,
+    Written,
 };
 
 /// Bytes that were written and are not yet at the server, at most.
@@ -41,7 +42,7 @@ struct Inner {
     state: Mutex<State>,
     /// A write was answered.
     answered: Notify,
-    told: Box<dyn Fn(&Metadata) + Send + Sync>,
+    told: Box<dyn Fn(&Written) + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -75,11 +76,11 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    /// `told` hears the metadata after each write.
+    /// `told` hears of each write.
     pub(crate) fn new(
         client: Client,
         opened: Opened,
-        told: impl Fn(&Metadata) + Send + Sync + 'static,
+        told: impl Fn(&Written) + Send + Sync + 'static,
     ) -> Self {
         let mut state = State::default();
         if !opened.first.is_empty() {
@@ -264,7 +265,7 @@ impl File {
     }
 
     /// Waits until the server has everything that was written. Its error stays to be told.
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         loop {
             let answered = self.inner.answered.notified();
             if !self.is_behind() {
@@ -377,8 +378,8 @@ impl Inner {
                 return;
             };
             state.sending += 1;
-            let (handle, data, length) = (self.handle.clone(), data.freeze(), 0);
-            let length = data.len() + length;
+            let (handle, data) = (self.handle.clone(), data.freeze());
+            let length = data.len();
             let request = if self.client.has_ours() {
                 Request::WriteTell {
                     handle,
@@ -406,9 +407,9 @@ impl Inner {
         let result = match reply {
             Ok(Reply::Extended(mut body)) => {
                 use crate::sftp::Field as _;
-                match Metadata::take(&mut body) {
-                    Ok(metadata) => {
-                        (self.told)(&metadata);
+                match Written::take(&mut body) {
+                    Ok(written) => {
+                        (self.told)(&written);
                         Ok(())
                     }
                     Err(_) => Err(Errno::BadMessage),

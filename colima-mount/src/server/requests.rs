@@ -18,7 +18,7 @@ use super::{
 use crate::sftp::{
     Attributes, Code, Creation, Errno, FileKind, MAX_PAYLOAD, MAX_STOCK_FRAME, MAX_STOCK_PAYLOAD,
     Metadata, Name, NewNode, NewTime, OpenFlags, Opened, Rename, Reply, Request, Statvfs, Target,
-    Timestamp, Update,
+    Timestamp, Update, Version, Written,
 };
 
 /// Serves a request. `room` is there for those that open something.
@@ -239,8 +239,11 @@ fn ours(session: &Session, request: Request) -> Served {
             offset,
             data,
         } => {
-            let file = write(session, &handle, offset, &data)?;
-            Ok(Reply::extended(&root::metadata(file.fd.as_fd())?))
+            let (file, before) = write(session, &handle, offset, &data)?;
+            Ok(Reply::extended(&Written {
+                before: Version::from(&before),
+                after: root::metadata(file.fd.as_fd())?,
+            }))
         }
         Request::GetXattr { target, name } => {
             on_proc_path(session, &target, |path| Root::get_xattr(path, &name))
@@ -336,7 +339,7 @@ fn write(
     handle: &Bytes,
     offset: u64,
     data: &[u8],
-) -> Result<Arc<OpenFile>, Errno> {
+) -> Result<(Arc<OpenFile>, Metadata), Errno> {
     let writable = session.share.writable()?;
     let file = session.handles.file(handle)?;
     if offset
@@ -345,8 +348,9 @@ fn write(
     {
         return Err(Errno::TooBig);
     }
-    writable.write(file.fd.as_fd(), offset, data)?;
-    Ok(file)
+    let before = root::metadata(file.fd.as_fd())?;
+    writable.write(file.fd.as_fd(), &before, offset, data)?;
+    Ok((file, before))
 }
 
 /// What a request does about a path that is a symbolic link.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Attributes, Errno, FileId, Metadata,
+    Attributes, Errno, FileId, Metadata, Timestamp,
     wire::{Field, Frame, Malformed, fields},
 };
 
@@ -159,6 +159,40 @@ fields!(Opened {
     metadata,
     first
 });
+
+/// What tells one content of a file from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// The last change of the content.
+    pub modified: Timestamp,
+    /// Bytes.
+    pub size: u64,
+}
+
+fields!(Version { modified, size });
+
+impl From<&Metadata> for Version {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            modified: metadata.modified,
+            size: metadata.size,
+        }
+    }
+}
+
+/// The answer of [`Request::WriteTell`](super::Request::WriteTell).
+///
+/// When `before` is not what the client knew, somebody else has written, as with the
+/// `wcc_data` of NFS ([RFC 1813](https://www.rfc-editor.org/rfc/rfc1813#section-2.6)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Before the write.
+    pub before: Version,
+    /// After it.
+    pub after: Metadata,
+}
+
+fields!(Written { before, after });
 
 /// A name with metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]

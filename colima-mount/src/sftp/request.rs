@@ -300,7 +300,7 @@ macro_rules! requests {
                 /// The content.
                 data: Bytes,
             },
-            /// Content to be written, answered with [`Metadata`](super::Metadata).
+            /// Content to be written, answered with [`Written`](super::Written).
             WriteTell {
                 /// The open file.
                 handle: Bytes,

@@ -356,9 +356,15 @@ impl<'a> Writable<'a> {
     pub(crate) fn write(
         self,
         fd: BorrowedFd<'_>,
+        found: &Metadata,
         mut offset: u64,
         mut data: &[u8],
     ) -> Result<(), Errno> {
+        // What runs with the rights of its owner must not run what a client wrote. The kernel sees to
+        // that unless this process is privileged.
+        if found.mode & 0o6000 != 0 {
+            rustix::fs::fchmod(fd, Mode::from_raw_mode(permitted(found.mode)))?;
+        }
         while !data.is_empty() {
             match rustix::io::pwrite(fd, data, offset) {
                 Err(Raw::INTR) => {}
