@@ -194,7 +194,13 @@ fn extended_request() -> impl Strategy<Value = Request> {
                 first,
             }
         ),
-        (bytes(), any::<u32>()).prop_map(|(handle, budget)| Request::List { handle, budget }),
+        (bytes(), option::of(any::<u64>()), any::<u32>()).prop_map(|(handle, from, budget)| {
+            Request::List {
+                handle,
+                from,
+                budget,
+            }
+        }),
         (bytes(), node(), creation()).prop_map(|(path, node, creation)| Request::Make {
             path,
             node,
@@ -292,6 +298,7 @@ proptest! {
     ) {
         let entries = names.iter().map(|(name, metadata)| DirectoryEntry {
             name: name.clone(),
+            cookie: metadata.map_or(0, |metadata| metadata.size),
             metadata: *metadata,
         });
         round_trip(&Listing { entries: entries.collect() });

@@ -2,6 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod client_files;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod fuse_coherence;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod fuse_files;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod mounted;
 mod packets;
 mod peers;
 mod server_confinement;

@@ -274,22 +274,27 @@ where
 
 /// All that is in a directory, by path.
 pub(crate) fn tree(directory: &Path) -> BTreeMap<PathBuf, String> {
+    try_tree(directory).unwrap()
+}
+
+/// The same of one that may be changing.
+pub(crate) fn try_tree(directory: &Path) -> std::io::Result<BTreeMap<PathBuf, String>> {
     let mut found = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
     while let Some(at) = open.pop() {
-        for entry in std::fs::read_dir(&at).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = std::fs::symlink_metadata(&path).unwrap();
+        for entry in std::fs::read_dir(&at)? {
+            let path = entry?.path();
+            let metadata = std::fs::symlink_metadata(&path)?;
             let kind = metadata.file_type();
             let content = if kind.is_symlink() {
-                format!("{:?}", std::fs::read_link(&path).unwrap())
+                format!("{:?}", std::fs::read_link(&path)?)
             } else if kind.is_dir() {
                 open.push(path.clone());
                 String::new()
             } else if kind.is_fifo() {
                 "fifo".into()
             } else {
-                let content = std::fs::read(&path).unwrap();
+                let content = std::fs::read(&path)?;
                 let sum = content.iter().fold(0u64, |sum, byte| {
                     sum.wrapping_mul(31).wrapping_add(u64::from(*byte) + 1)
                 });
@@ -304,7 +309,7 @@ pub(crate) fn tree(directory: &Path) -> BTreeMap<PathBuf, String> {
             found.insert(path.strip_prefix(directory).unwrap().to_owned(), text);
         }
     }
-    found
+    Ok(found)
 }
 
 fn compare(steps: &[Step]) {

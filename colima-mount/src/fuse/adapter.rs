@@ -818,17 +818,11 @@ async fn list(
 ) -> Result<(), Errno> {
     let directory = volume.directory(handle)?;
     let mut directory = directory.lock().await;
-    if offset == 0 {
-        directory.rewind(volume);
-    }
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let mut position = start;
-    // What is at hand goes first: the kernel asks again for the rest.
-    while position == start || directory.has(position) {
-        let Some((found, trust)) = directory.entry(volume, position).await? else {
+    directory.seek(offset);
+    loop {
+        let Some((found, trust)) = directory.entry(volume).await? else {
             return Ok(());
         };
-        position += 1;
         let mut metadata = found.metadata;
         if let Some(known) = &mut metadata {
             let behind = volume.with(|inodes| {
@@ -852,13 +846,16 @@ async fn list(
                 .with(|inodes| inodes.by_id(metadata.id))
                 .unwrap_or(metadata.id.inode)
         });
-        let place = u64::try_from(position).unwrap_or(u64::MAX);
         let told = metadata.map(|metadata| (metadata, trust));
-        if add(place, ino, &found.name, told)? {
+        if add(found.cookie, ino, &found.name, told)? {
+            return Ok(());
+        }
+        directory.advance();
+        // What is at hand goes first: the kernel asks again for the rest.
+        if !directory.has_next() {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(crate) struct Cursor {
     directory: OwnedFd,
     names: Dir,
     /// A name that was read but had no room in the last answer.
-    left: Option<Bytes>,
+    left: Option<(Bytes, u64)>,
 }
 
 impl fmt::Debug for Cursor {
@@ -28,7 +28,7 @@ impl fmt::Debug for Cursor {
 }
 
 /// Bytes of an entry of a [`Listing`] besides its name.
-const ENTRY: usize = 4 + 1 + 24 + 7 * 4 + 16 + 36;
+const ENTRY: usize = 4 + 8 + 1 + 24 + 7 * 4 + 16 + 36;
 
 impl Cursor {
     pub(crate) fn new(directory: OwnedFd) -> Result<Self, Errno> {
@@ -48,32 +48,44 @@ impl Cursor {
         self.directory.as_fd()
     }
 
-    fn next(&mut self) -> Option<Result<Bytes, Errno>> {
-        if let Some(name) = self.left.take() {
-            return Some(Ok(name));
+    fn next(&mut self) -> Option<Result<(Bytes, u64), Errno>> {
+        if let Some(left) = self.left.take() {
+            return Some(Ok(left));
         }
-        let entry = self.names.read()?;
-        Some(match entry {
-            Ok(entry) => Ok(Bytes::copy_from_slice(entry.file_name().to_bytes())),
-            Err(error) => Err(error.into()),
-        })
+        let entry = match self.names.read()? {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let name = Bytes::copy_from_slice(entry.file_name().to_bytes());
+        Some(Ok((name, entry.offset().cast_unsigned())))
     }
 
     /// The next entries that take at most `budget` bytes, one at least; none at the end.
-    pub(crate) fn list(&mut self, budget: u32) -> Result<Listing, Errno> {
+    pub(crate) fn list(&mut self, from: Option<u64>, budget: u32) -> Result<Listing, Errno> {
+        if let Some(cookie) = from {
+            self.left = None;
+            match cookie {
+                0 => self.names.rewind(),
+                cookie => self.names.seek(cookie.cast_signed())?,
+            }
+        }
         let budget = (budget as usize).min(Listing::MAX);
         let mut listing = Listing::default();
         let mut taken = 4;
-        while let Some(name) = self.next() {
-            let name = name?;
+        while let Some(next) = self.next() {
+            let (name, cookie) = next?;
             taken += ENTRY + name.len();
             if taken > budget && !listing.entries.is_empty() {
-                self.left = Some(name);
+                self.left = Some((name, cookie));
                 break;
             }
             // Gone since it was read, or not for us to look at: the name is told all the same.
             let metadata = root::metadata_of(self.directory.as_fd(), &name).ok();
-            listing.entries.push(DirectoryEntry { name, metadata });
+            listing.entries.push(DirectoryEntry {
+                name,
+                cookie,
+                metadata,
+            });
         }
         Ok(listing)
     }
@@ -84,7 +96,7 @@ impl Cursor {
         // As many as OpenSSH sends.
         while names.len() < 100 {
             let Some(name) = self.next() else { break };
-            let name = name?;
+            let (name, _) = name?;
             let Ok(metadata) = root::metadata_of(self.directory.as_fd(), &name) else {
                 continue;
             };

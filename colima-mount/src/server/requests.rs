@@ -196,10 +196,14 @@ fn stock(session: &Session, request: Request) -> Result<Served, Request> {
 fn ours(session: &Session, request: Request) -> Served {
     match request {
         Request::Look { target } => look(session, &target).map(|found| Reply::extended(&found)),
-        Request::List { handle, budget } => {
+        Request::List {
+            handle,
+            from,
+            budget,
+        } => {
             let cursor = session.handles.directory(&handle)?;
             let mut cursor = cursor.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Reply::extended(&cursor.list(budget)?))
+            Ok(Reply::extended(&cursor.list(from, budget)?))
         }
         Request::Make {
             path,

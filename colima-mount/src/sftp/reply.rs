@@ -199,11 +199,17 @@ fields!(Written { before, after });
 pub struct DirectoryEntry {
     /// The name.
     pub name: Bytes,
+    /// Where the listing goes on behind it, for any open handle of the directory.
+    pub cookie: u64,
     /// Its metadata; `None` when it could not be read.
     pub metadata: Option<Metadata>,
 }
 
-fields!(DirectoryEntry { name, metadata });
+fields!(DirectoryEntry {
+    name,
+    cookie,
+    metadata
+});
 
 /// The answer of [`Request::List`](super::Request::List).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -576,6 +576,8 @@ requests! {
         List = "list@colima-mount" {
             /// The open directory.
             handle: Bytes,
+            /// The cookie to go on from, zero for the beginning; `None` for where it is.
+            from: Option<u64>,
             /// Bytes of the answer, at most.
             budget: u32,
         }
