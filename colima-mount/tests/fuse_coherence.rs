@@ -139,21 +139,20 @@ fn both_sides_end_with_the_same_tree() {
                 .enumerate()
             {
                 scope.spawn(move || {
-                    let mut seed = round * 7919 + side as u64 + 1;
-                    let mut random = move |below: u64| {
+                    let mut seed = round * 7919 + u64::try_from(side).unwrap() + 1;
+                    let mut random = move |below: usize| {
                         seed = seed
                             .wrapping_mul(6_364_136_223_846_793_005)
                             .wrapping_add(1_442_695_040_888_963_407);
-                        (seed >> 33) % below
+                        usize::try_from(seed >> 33).unwrap() % below
                     };
                     for _ in 0..60 {
-                        let path =
-                            root.join(["a", "b", "a/c", "b/c", "a/d", "b/d"][random(6) as usize]);
-                        let other = root.join(["a/c", "b/c", "a/e", "b/e"][random(4) as usize]);
+                        let path = root.join(["a", "b", "a/c", "b/c", "a/d", "b/d"][random(6)]);
+                        let other = root.join(["a/c", "b/c", "a/e", "b/e"][random(4)]);
                         // Whether each is possible depends on the others.
                         let _ = match random(9) {
-                            0 | 1 => fs::create_dir_all(root.join(["a", "b"][random(2) as usize])),
-                            2 | 3 => fs::write(path, vec![b'x'; random(9000) as usize]),
+                            0 | 1 => fs::create_dir_all(root.join(["a", "b"][random(2)])),
+                            2 | 3 => fs::write(path, vec![b'x'; random(9000)]),
                             4 => fs::rename(path, other),
                             5 => fs::remove_file(path),
                             6 => fs::remove_dir_all(root.join("b")),

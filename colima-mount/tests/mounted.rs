@@ -30,7 +30,8 @@ fn watchdog() -> mpsc::Sender<()> {
     std::thread::spawn(move || {
         let limit = Duration::from_secs(300);
         if gone.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("a test on a mount takes more than {limit:?}: it hangs");
+            #[expect(clippy::print_stderr, reason = "nothing else is told before an abort")]
+            let () = eprintln!("a test on a mount takes more than {limit:?}: it hangs");
             std::process::abort();
         }
     });
@@ -50,7 +51,8 @@ impl Mounted {
         prepare: impl FnOnce(&Path),
     ) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
-            println!("skipped: {test}: needs root and /dev/fuse");
+            #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+            let () = println!("skipped: {test}: needs root and /dev/fuse");
             return None;
         }
         let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -130,7 +130,7 @@ fn follows_a_link(directory: &Path, step: &Step) -> bool {
         |path: &Path| std::fs::symlink_metadata(directory.join(path)).is_ok_and(|m| m.is_symlink());
     let above = |path: &Bytes| {
         let path = PathBuf::from(String::from_utf8(path.to_vec()).unwrap());
-        path.ancestors().skip(1).any(|above| link(above))
+        path.ancestors().skip(1).any(&link)
     };
     let at = |path: &Bytes| above(path) || link(Path::new(std::str::from_utf8(path).unwrap()));
     match step {

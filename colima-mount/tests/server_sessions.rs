@@ -17,6 +17,8 @@ const NEW: Creation = Creation {
     owner: None,
 };
 
+type Expected = fn(&ServeError) -> bool;
+
 /// Longer than anything here takes, so that a hang fails instead of hanging.
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(60), future).await {
@@ -206,7 +208,7 @@ fn bytes_that_are_no_packets_end_the_session_or_are_refused() {
         let mut over = Vec::new();
         over.extend(b"\0\0\0\x05\x01\0\0\0\x03");
         over.extend(u32::MAX.to_be_bytes());
-        let cases: [(&[u8], fn(&ServeError) -> bool); 4] = [
+        let cases: [(&[u8], Expected); 4] = [
             (b"GET / HTTP/1.1\r\n\r\n", |e| {
                 matches!(e, ServeError::FrameLength { .. })
             }),

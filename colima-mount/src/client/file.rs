@@ -150,7 +150,7 @@ impl File {
         let mut data = BytesMut::new();
         while data.len() < length {
             let position = offset.saturating_add(data.len() as u64);
-            let (piece, last) = match self.from_ahead(position, length - data.len()).await {
+            let (piece, last) = match self.take_ahead(position, length - data.len()).await {
                 Some(result) => (result?, false),
                 None => {
                     let wanted = (length - data.len()).min(self.inner.payload());
@@ -180,7 +180,7 @@ impl File {
     }
 
     /// What was read ahead at this offset; `None` when nothing was.
-    async fn from_ahead(&self, offset: u64, length: usize) -> Option<Result<Bytes, Errno>> {
+    async fn take_ahead(&self, offset: u64, length: usize) -> Option<Result<Bytes, Errno>> {
         let mut ahead = {
             let mut state = self.inner.state();
             let at = state.ahead.iter().position(|ahead| ahead.covers(offset))?;

@@ -25,11 +25,7 @@ use crate::sftp::{
 pub(crate) fn serve(session: &Session, request: Request, room: Option<Room>) -> Reply {
     let served = match room {
         Some(room) => open(session, request, room),
-        None => match stock(session, request) {
-            Ok(result) => result,
-            Err(request) if session.dialect == Dialect::Ours => ours(session, request),
-            Err(_) => Err(Errno::Unsupported),
-        },
+        None => stock(session, request),
     };
     served.unwrap_or_else(|errno| session.failure(errno))
 }
@@ -138,58 +134,56 @@ fn open_file(
     Ok((Held::File(Arc::new(file)), metadata))
 }
 
-/// Requests of version 3 and of OpenSSH; others come back.
-fn stock(session: &Session, request: Request) -> Result<Served, Request> {
+/// Requests of version 3 and of OpenSSH; others are ours, if the client may ask them.
+fn stock(session: &Session, request: Request) -> Served {
     let root = &session.share.root;
-    let served = || -> Result<Served, Request> {
-        Ok(match request {
-            Request::Close { handle } => session.handles.remove(&handle).map(|_| Reply::ok()),
-            Request::Read {
-                handle,
-                offset,
-                length,
-            } => read(session, &handle, offset, length),
-            Request::Write {
-                handle,
-                offset,
-                data,
-            } => write(session, &handle, offset, &data).map(|_| Reply::ok()),
-            Request::Lstat { path } => attributes(root, &path, Links::Themselves),
-            Request::Stat { path } => attributes(root, &path, Links::Refused),
-            Request::Fstat { handle } => look(session, &Target::Handle(handle))
-                .map(|found| Reply::Attributes(Attributes::from(&found))),
-            Request::Setstat { path, attributes } => {
-                set_path(session, &path, &update(&attributes), Links::Refused)
-            }
-            Request::Lsetstat { path, attributes } => {
-                set_path(session, &path, &update(&attributes), Links::Themselves)
-            }
-            Request::Fsetstat { handle, attributes } => {
-                set_handle(session, &handle, &update(&attributes))
-            }
-            Request::Readdir { handle } => names(session, &handle),
-            Request::Remove { path } => remove(session, &path, Removal::Other),
-            Request::Rmdir { path } => remove(session, &path, Removal::Directory),
-            Request::Mkdir { path, attributes } => {
-                let mode = attributes.mode.unwrap_or(0o777);
-                make(session, &path, &NewNode::Directory, mode)
-            }
-            Request::Symlink { target, path } => {
-                make(session, &path, &NewNode::Symlink { target }, 0o777)
-            }
-            Request::Realpath { path } => realpath(&path),
-            Request::Readlink { path } => readlink(root, &path),
-            Request::Rename { from, to } => rename(session, &from, &to, Rename::Keep),
-            Request::PosixRename { from, to } => rename(session, &from, &to, Rename::Replace),
-            Request::Hardlink { from, to } => link(session, &Target::Path(from), &to),
-            Request::Statvfs { path } => at(&path).and_then(|path| statvfs(&root.hold(&path)?)),
-            Request::Fstatvfs { handle } => with_fd(session, &handle, |fd| statvfs(&fd)),
-            Request::Fsync { handle } => fsync(session, &handle),
-            Request::Limits {} => Ok(limits(session)),
-            request => return Err(request),
-        })
-    };
-    served()
+    match request {
+        Request::Close { handle } => session.handles.remove(&handle).map(|_| Reply::ok()),
+        Request::Read {
+            handle,
+            offset,
+            length,
+        } => read(session, &handle, offset, length),
+        Request::Write {
+            handle,
+            offset,
+            data,
+        } => write(session, &handle, offset, &data).map(|_| Reply::ok()),
+        Request::Lstat { path } => attributes(root, &path, Links::Themselves),
+        Request::Stat { path } => attributes(root, &path, Links::Refused),
+        Request::Fstat { handle } => look(session, &Target::Handle(handle))
+            .map(|found| Reply::Attributes(Attributes::from(&found))),
+        Request::Setstat { path, attributes } => {
+            set_path(session, &path, &update(&attributes), Links::Refused)
+        }
+        Request::Lsetstat { path, attributes } => {
+            set_path(session, &path, &update(&attributes), Links::Themselves)
+        }
+        Request::Fsetstat { handle, attributes } => {
+            set_handle(session, &handle, &update(&attributes))
+        }
+        Request::Readdir { handle } => names(session, &handle),
+        Request::Remove { path } => remove(session, &path, Removal::Other),
+        Request::Rmdir { path } => remove(session, &path, Removal::Directory),
+        Request::Mkdir { path, attributes } => {
+            let mode = attributes.mode.unwrap_or(0o777);
+            make(session, &path, &NewNode::Directory, mode)
+        }
+        Request::Symlink { target, path } => {
+            make(session, &path, &NewNode::Symlink { target }, 0o777)
+        }
+        Request::Realpath { path } => realpath(&path),
+        Request::Readlink { path } => readlink(root, &path),
+        Request::Rename { from, to } => rename(session, &from, &to, Rename::Keep),
+        Request::PosixRename { from, to } => rename(session, &from, &to, Rename::Replace),
+        Request::Hardlink { from, to } => link(session, &Target::Path(from), &to),
+        Request::Statvfs { path } => at(&path).and_then(|path| statvfs(&root.hold(&path)?)),
+        Request::Fstatvfs { handle } => with_fd(session, &handle, |fd| statvfs(&fd)),
+        Request::Fsync { handle } => fsync(session, &handle),
+        Request::Limits {} => Ok(limits(session)),
+        request if session.dialect == Dialect::Ours => ours(session, request),
+        _ => Err(Errno::Unsupported),
+    }
 }
 
 /// Requests of our own.
