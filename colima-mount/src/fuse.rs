@@ -1,0 +1,158 @@
+//! A file system of the kernel over a [`Client`]. Linux only.
+//!
+//! ```text
+//! application ─ kernel ─ /dev/fuse ─ adapter ─ volume ─ client ~~~ stream ~~~ server ─ disk
+//!                 ▲                              ▲                               │
+//!                 └── forget this ── coherence ──┴──────── changes ── inotify ───┘
+//! ```
+//!
+//! The kernel keeps names, metadata, content and listings for as long as the server tells of changes,
+//! and for a second otherwise. What the host changes is dropped from its memory when the server
+//! tells so; the echo of what this client did is known by its being no news. `SEMANTICS.md` says
+//! what that means for applications.
+
+mod adapter;
+mod coherence;
+mod guard;
+mod inodes;
+mod listing;
+mod volume;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+};
+
+pub use guard::{CloseError, MountGuard};
+
+use crate::{
+    Client,
+    sftp::{Errno, FileKind, Metadata},
+};
+
+/// Who may use a mount; what each may do there is decided by owners and modes, as anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every user of this machine.
+    Everybody,
+    /// The user who mounts.
+    Owner,
+}
+
+/// How to mount.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MountOptions {
+    /// The source in the table of mounts; nothing else depends on it.
+    pub name: String,
+    /// Who may use it.
+    pub who: Who,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            name: "colima".into(),
+            who: Who::Everybody,
+        }
+    }
+}
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountError {
+    /// The server is of another kind; its clients are the stock ones.
+    #[error("the server has not the extensions that a mount needs")]
+    Stock,
+    /// The root of the server cannot be looked at, or is no directory.
+    #[error("the server's root cannot be used")]
+    Root {
+        /// What the server said.
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("cannot mount on {path}")]
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Mounts what the server behind a client serves.
+///
+/// # Errors
+///
+/// The server has not our extensions, or the kernel refuses.
+///
+/// # Panics
+///
+/// It is polled outside of a tokio runtime.
+///
+/// # Cancel safety
+///
+/// What was mounted meanwhile is taken away.
+pub async fn mount(client: Client, path: impl AsRef<Path>) -> Result<MountGuard, MountError> {
+    mount_with(client, path, MountOptions::default()).await
+}
+
+/// As [`mount`], with options.
+///
+/// # Errors
+///
+/// As there.
+///
+/// # Panics
+///
+/// As there.
+///
+/// # Cancel safety
+///
+/// As there.
+pub async fn mount_with(
+    client: Client,
+    path: impl AsRef<Path>,
+    options: MountOptions,
+) -> Result<MountGuard, MountError> {
+    if !client.has_ours() {
+        return Err(MountError::Stock);
+    }
+    let root: Metadata = match client.metadata(b"/").await {
+        Ok(root) if root.kind() == FileKind::Directory => root,
+        Ok(_) => {
+            let source = Errno::NotADirectory.into();
+            return Err(MountError::Root { source });
+        }
+        Err(error) => {
+            let source = error.into();
+            return Err(MountError::Root { source });
+        }
+    };
+    let path = path.as_ref().to_owned();
+    let (notices, noted) = mpsc::channel();
+    let volume = Arc::new(volume::Volume::new(client.clone(), root, notices));
+    let mounting = {
+        let (volume, path) = (Arc::clone(&volume), path.clone());
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let session = adapter::mount(volume, runtime, &path, &options)?;
+            let notifier = session.notifier();
+            let guard = MountGuard::new(&path, session, client);
+            std::thread::Builder::new()
+                .name("colima-notices".into())
+                .spawn(move || adapter::notify(&notifier, &noted))?;
+            Ok(guard)
+        })
+    };
+    let failed = |source| MountError::Mount { path, source };
+    let guard = match mounting.await {
+        Ok(Ok(guard)) => guard,
+        Ok(Err(source)) => return Err(failed(source)),
+        Err(error) => return Err(failed(io::Error::other(error))),
+    };
+    tokio::spawn(coherence::follow(Arc::downgrade(&volume)));
+    Ok(guard)
+}

@@ -1,0 +1,597 @@
+//! The operations of a file system, by number, over a [`Client`].
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::Sender,
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    coherence::trust_since,
+    inodes::{Entry, Inodes, Notice, Trust, Watch},
+    listing::Directory,
+};
+use crate::{
+    client::{Client, File},
+    sftp::{
+        Creation, Errno, FileKind, Metadata, NewNode, OpenFlags, Rename, Request, Statvfs, Target,
+        Update, Version, Written, XattrMode,
+    },
+};
+
+/// Bytes that come with an open, in the hope that the file has no more.
+const FIRST: u32 = 64 * 1024;
+/// How long a server that has too many watches is not asked for more.
+const REFUSED: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) client: Client,
+    inodes: Mutex<Inodes>,
+    notices: Mutex<Sender<Notice>>,
+    handles: Mutex<HashMap<u64, Held>>,
+    next: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+enum Held {
+    File(Arc<File>, u64),
+    Directory(Arc<tokio::sync::Mutex<Directory>>),
+}
+
+/// What is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// An empty directory.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+/// An open file as the kernel is told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    pub(crate) handle: u64,
+    /// Whether the kernel's pages, or its copy of the listing, are still right.
+    pub(crate) keep: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Volume {
+    pub(crate) fn new(client: Client, root: Metadata, notices: Sender<Notice>) -> Self {
+        Self {
+            client,
+            inodes: Mutex::new(Inodes::new(root)),
+            notices: Mutex::new(notices),
+            handles: Mutex::default(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// Works on what is known, and sends the notices that come of it.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Inodes) -> T) -> T {
+        let mut inodes = lock(&self.inodes);
+        let result = f(&mut inodes);
+        if !inodes.notices.is_empty() {
+            let sender = lock(&self.notices);
+            for notice in inodes.notices.drain(..) {
+                // Nobody listens once the file system is gone.
+                let _ = sender.send(notice);
+            }
+        }
+        result
+    }
+
+    fn hold(&self, held: Held) -> u64 {
+        let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.handles).insert(handle, held);
+        handle
+    }
+
+    fn file(&self, handle: u64) -> Result<(Arc<File>, u64), Errno> {
+        match lock(&self.handles).get(&handle) {
+            Some(Held::File(file, ino)) => Ok((Arc::clone(file), *ino)),
+            _ => Err(Errno::BadHandle),
+        }
+    }
+
+    pub(crate) fn directory(
+        &self,
+        handle: u64,
+    ) -> Result<Arc<tokio::sync::Mutex<Directory>>, Errno> {
+        match lock(&self.handles).get(&handle) {
+            Some(Held::Directory(directory)) => Ok(Arc::clone(directory)),
+            _ => Err(Errno::BadHandle),
+        }
+    }
+
+    /// Drops a handle. What was written is at the server already: every close flushes.
+    pub(crate) fn release(&self, handle: u64) {
+        let held = lock(&self.handles).remove(&handle);
+        if let Some(Held::File(file, ino)) = held {
+            drop(file);
+            self.with(|inodes| {
+                if let Ok(inode) = inodes.get_mut(ino) {
+                    inode.files.retain(|file| file.strong_count() > 0);
+                }
+            });
+        }
+    }
+
+    /// Waits until the server has everything that was written to an inode, through whichever handle.
+    pub(crate) async fn settle(&self, ino: u64) {
+        let files: Vec<_> = self.with(|inodes| {
+            inodes
+                .get(ino)
+                .map(|inode| inode.open_files().collect())
+                .unwrap_or_default()
+        });
+        for file in files {
+            file.settle().await;
+        }
+    }
+
+    /// Has changes of a directory told, if they are not. Gives its epoch.
+    async fn watch(&self, ino: u64) -> Result<u64, Errno> {
+        let (path, epoch) = {
+            let asked = self.with(|inodes| {
+                let path = inodes.path(ino)?;
+                let inode = inodes.get_mut(ino)?;
+                let ask = match inode.watch {
+                    Watch::Not => true,
+                    Watch::Asked | Watch::Told => false,
+                    Watch::Refused(until) => until <= Instant::now(),
+                };
+                if ask {
+                    inode.watch = Watch::Asked;
+                }
+                Ok::<_, Errno>((ask.then_some(path), inode.epoch))
+            })?;
+            match asked {
+                (None, epoch) => return Ok(epoch),
+                (Some(path), epoch) => (path, epoch),
+            }
+        };
+        let answer: Result<Metadata, _> =
+            self.client.ask(&Request::Watch { path: path.into() }).await;
+        self.with(|inodes| {
+            let inode = inodes.get_mut(ino)?;
+            inode.watch = match answer {
+                Ok(found) if found.id == inode.id && inode.epoch == epoch => Watch::Told,
+                Ok(_) | Err(Errno::NotFound | Errno::NotADirectory) => Watch::Not,
+                Err(_) => Watch::Refused(Instant::now() + REFUSED),
+            };
+            Ok(inode.epoch)
+        })
+    }
+
+    /// What a name is; `None` when it is not there, with how long that may be believed.
+    pub(crate) async fn lookup(
+        &self,
+        parent: u64,
+        name: Bytes,
+    ) -> Result<Result<Entry, Option<Duration>>, Errno> {
+        let epoch = self.watch(parent).await?;
+        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let child = self.with(|inodes| inodes.named(parent, &name).flatten());
+        if let Some(child) = child {
+            self.settle(child).await;
+        }
+        let target = Target::Path(path);
+        let answer = self.client.ask(&Request::Look { target }).await;
+        self.with(|inodes| {
+            let trust = trust_since(inodes, parent, epoch);
+            match answer {
+                Ok(metadata) => Ok(Ok(inodes.found(parent, &name, metadata, trust))),
+                Err(Errno::NotFound) => Ok(Err(inodes.missing(parent, &name, trust))),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    pub(crate) fn forget(&self, ino: u64, times: u64) {
+        self.with(|inodes| inodes.untell(ino, times));
+    }
+
+    /// A request about an inode: by its path, or by an open file when it has none any more.
+    fn target(&self, ino: u64) -> Result<Target, Errno> {
+        self.with(|inodes| match inodes.path(ino) {
+            Ok(path) => Ok(Target::Path(path.into())),
+            Err(error) => {
+                let file = inodes.get(ino)?.open_files().next();
+                file.map(|file| Target::Handle(file.handle().clone()))
+                    .ok_or(error)
+            }
+        })
+    }
+
+    /// The open file to ask when the path has become another's.
+    fn open_target(&self, ino: u64) -> Option<Target> {
+        self.with(|inodes| {
+            let file = inodes.get(ino).ok()?.open_files().next()?;
+            Some(Target::Handle(file.handle().clone()))
+        })
+    }
+
+    pub(crate) async fn metadata(&self, ino: u64) -> Result<(Metadata, Duration), Errno> {
+        self.settle(ino).await;
+        let known = self.with(|inodes| Ok::<_, Errno>(inodes.get(ino)?.fresh()))?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let above = self.with(|inodes| {
+            let inode = inodes.get(ino)?;
+            let directory = inode.known.kind() == FileKind::Directory;
+            let above = inode.names.last().map(|(parent, _)| *parent);
+            let watched = if directory { Some(ino) } else { above };
+            Ok::<_, Errno>(watched.and_then(|at| Some((at, inodes.get(at).ok()?.epoch))))
+        })?;
+        let target = self.target(ino)?;
+        let id = self.with(|inodes| inodes.get(ino).map(|inode| inode.id))?;
+        let answer: Result<Metadata, _> = self.client.ask(&Request::Look { target }).await;
+        let found = match answer {
+            Ok(found) if found.id == id => found,
+            Err(error) if !matches!(error, Errno::NotFound | Errno::NotADirectory) => {
+                return Err(error);
+            }
+            // Its name is gone, or another's: an open file still has it.
+            _ => {
+                let target = self.open_target(ino).ok_or(Errno::Stale)?;
+                self.client.ask(&Request::Look { target }).await?
+            }
+        };
+        self.with(|inodes| {
+            let trust = above.map_or(Trust::Guess, |(at, epoch)| trust_since(inodes, at, epoch));
+            inodes.learn(ino, found, trust);
+            Ok((found, inodes.validity(ino, trust)))
+        })
+    }
+
+    pub(crate) async fn set(
+        &self,
+        ino: u64,
+        handle: Option<u64>,
+        update: Update,
+    ) -> Result<(Metadata, Duration), Errno> {
+        self.settle(ino).await;
+        let held = handle.and_then(|handle| self.file(handle).ok());
+        let target = match &held {
+            Some((file, _)) => Target::Handle(file.handle().clone()),
+            None => self.target(ino)?,
+        };
+        let id = self.with(|inodes| {
+            let inode = inodes.get(ino)?;
+            inode.forget_ahead();
+            Ok::<_, Errno>(inode.id)
+        })?;
+        let found: Metadata = self.client.ask(&Request::Set { target, update }).await?;
+        if found.id != id {
+            return Err(Errno::Stale);
+        }
+        self.with(|inodes| {
+            if let Ok(inode) = inodes.get_mut(ino) {
+                // The kernel cuts its own pages.
+                inode.pages = inode.pages.map(|_| Version::from(&found));
+            }
+            inodes.learn(ino, found, Trust::Guess);
+            Ok((found, inodes.validity(ino, Trust::Guess)))
+        })
+    }
+
+    pub(crate) async fn read_link(&self, ino: u64) -> Result<Bytes, Errno> {
+        let path = self.with(|inodes| inodes.path(ino))?;
+        self.client.read_link(&path).await
+    }
+
+    pub(crate) async fn make(
+        &self,
+        parent: u64,
+        name: Bytes,
+        node: NewNode,
+        creation: Creation,
+    ) -> Result<Entry, Errno> {
+        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let made = self.client.make(&path, node, creation).await?;
+        Ok(self.made(parent, &name, made))
+    }
+
+    /// Notes something new that the client itself has made.
+    fn made(&self, parent: u64, name: &Bytes, metadata: Metadata) -> Entry {
+        self.with(|inodes| {
+            inodes.doubt(parent);
+            let trust = inodes.trust(parent);
+            let entry = inodes.found(parent, name, metadata, trust);
+            // The echo may say more, when somebody was quicker than the answer.
+            entry
+        })
+    }
+
+    pub(crate) async fn link(&self, ino: u64, parent: u64, name: Bytes) -> Result<Entry, Errno> {
+        self.settle(ino).await;
+        let from = self.target(ino)?;
+        let to = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let found = self.client.ask(&Request::Link { from, to }).await?;
+        Ok(self.made(parent, &name, found))
+    }
+
+    pub(crate) async fn remove(
+        &self,
+        parent: u64,
+        name: Bytes,
+        kind: Removed,
+    ) -> Result<(), Errno> {
+        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let request = match kind {
+            Removed::Directory => Request::Rmdir { path },
+            Removed::Other => Request::Remove { path },
+        };
+        self.client.command(&request).await?;
+        self.with(|inodes| {
+            let gone = inodes.named(parent, &name).flatten();
+            let trust = inodes.trust(parent);
+            inodes.missing(parent, &name, trust);
+            inodes.doubt(parent);
+            if let Some(ino) = gone {
+                inodes.doubt(ino);
+            }
+        });
+        Ok(())
+    }
+
+    pub(crate) async fn rename(
+        &self,
+        from: (u64, Bytes),
+        to: (u64, Bytes),
+        rename: Rename,
+    ) -> Result<(), Errno> {
+        let (old, new) = self.with(|inodes| {
+            Ok::<_, Errno>((
+                inodes.path_of(from.0, &from.1)?,
+                inodes.path_of(to.0, &to.1)?,
+            ))
+        })?;
+        self.client.rename(&old, &new, rename).await?;
+        self.with(|inodes| inodes.renamed((from.0, &from.1), (to.0, &to.1), rename));
+        Ok(())
+    }
+
+    fn keep_file(self: &Arc<Self>, ino: u64, opened: crate::sftp::Opened) -> (u64, bool) {
+        let metadata = opened.metadata;
+        let volume = Arc::downgrade(self);
+        let file = Arc::new(File::new(self.client.clone(), opened, move |written| {
+            if let Some(volume) = volume.upgrade() {
+                volume.written(ino, written);
+            }
+        }));
+        let keep = self.with(|inodes| {
+            let Ok(inode) = inodes.get_mut(ino) else {
+                return false;
+            };
+            let version = Version::from(&metadata);
+            let keep = inode.pages == Some(version);
+            // Without the flag the kernel drops its pages now.
+            inode.pages = Some(version);
+            inode.files.push(Arc::downgrade(&file));
+            keep
+        });
+        (self.hold(Held::File(file, ino)), keep)
+    }
+
+    /// A write of the client itself was done.
+    fn written(&self, ino: u64, written: &Written) {
+        self.with(|inodes| {
+            let trust = {
+                let Ok(inode) = inodes.get_mut(ino) else {
+                    return;
+                };
+                let known = Version::from(&inode.known);
+                if written.after.changed < inode.known.changed {
+                    // The answer of an earlier one.
+                    return;
+                }
+                if known == written.before && inode.pages == Some(known) {
+                    inode.pages = Some(Version::from(&written.after));
+                } else if inode.pages.is_some() {
+                    // Somebody else wrote in between.
+                    inode.pages = None;
+                    inodes.notices.push(Notice::Content(ino));
+                }
+                let above = inodes
+                    .get(ino)
+                    .ok()
+                    .and_then(|inode| inode.names.last().cloned());
+                above.map_or(Trust::Guess, |(parent, _)| inodes.trust(parent))
+            };
+            let pages = inodes.get(ino).ok().and_then(|inode| inode.pages);
+            if let Ok(inode) = inodes.get_mut(ino) {
+                inode.pages = None;
+            }
+            inodes.learn(ino, written.after, trust);
+            if let Ok(inode) = inodes.get_mut(ino) {
+                inode.pages = pages;
+            }
+        });
+    }
+
+    pub(crate) async fn open(self: &Arc<Self>, ino: u64, flags: OpenFlags) -> Result<Open, Errno> {
+        self.settle(ino).await;
+        let (path, id, first) = self.with(|inodes| {
+            let inode = inodes.get(ino)?;
+            let cached = inode.pages.is_some() && inode.fresh().is_some();
+            let wanted = !cached && !flags.changes() && inode.known.size > 0;
+            Ok::<_, Errno>((inodes.path(ino), inode.id, if wanted { FIRST } else { 0 }))
+        })?;
+        let opened = self.client.open_with(&path?, flags, None, first).await?;
+        if opened.metadata.id != id {
+            drop(File::new(self.client.clone(), opened, |_| {}));
+            return Err(Errno::Stale);
+        }
+        let metadata = opened.metadata;
+        let (handle, keep) = self.keep_file(ino, opened);
+        if flags.has(OpenFlags::TRUNCATE) {
+            self.with(|inodes| inodes.learn(ino, metadata, Trust::Guess));
+        }
+        Ok(Open { handle, keep })
+    }
+
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        parent: u64,
+        name: Bytes,
+        flags: OpenFlags,
+        creation: Creation,
+    ) -> Result<(Entry, Open), Errno> {
+        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let opened = self
+            .client
+            .open_with(&path, flags, Some(creation), 0)
+            .await?;
+        let entry = self.made(parent, &name, opened.metadata);
+        let (handle, keep) = self.keep_file(entry.ino, opened);
+        Ok((entry, Open { handle, keep }))
+    }
+
+    pub(crate) async fn read(
+        &self,
+        handle: u64,
+        offset: u64,
+        length: usize,
+    ) -> Result<Bytes, Errno> {
+        let (file, ino) = self.file(handle)?;
+        self.settle(ino).await;
+        file.read_at(offset, length).await
+    }
+
+    pub(crate) async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        let (file, ino) = self.file(handle)?;
+        // What others that are open have read ahead is old now.
+        self.with(|inodes| {
+            if let Ok(inode) = inodes.get(ino) {
+                inode.forget_ahead();
+            }
+        });
+        file.write_at(offset, data).await
+    }
+
+    pub(crate) async fn flush(&self, handle: u64) -> Result<(), Errno> {
+        self.file(handle)?.0.flush().await
+    }
+
+    pub(crate) async fn sync(&self, handle: u64) -> Result<(), Errno> {
+        let (file, ino) = self.file(handle)?;
+        self.settle(ino).await;
+        file.sync().await
+    }
+
+    pub(crate) async fn allocate(
+        &self,
+        handle: u64,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
+        let (file, ino) = self.file(handle)?;
+        self.settle(ino).await;
+        let request = Request::Allocate {
+            handle: file.handle().clone(),
+            mode,
+            offset,
+            length,
+        };
+        file.forget_ahead();
+        let result = self.client.command(&request).await;
+        self.with(|inodes| {
+            if let Ok(inode) = inodes.get_mut(ino) {
+                inode.pages = None;
+            }
+            inodes.doubt(ino);
+        });
+        result
+    }
+
+    pub(crate) async fn open_directory(&self, ino: u64) -> Result<Open, Errno> {
+        // The names that come now are right for as long as changes are told.
+        self.watch(ino).await?;
+        let keep = self.with(|inodes| {
+            let trust = inodes.trust(ino);
+            let inode = inodes.get_mut(ino)?;
+            let keep = trust == Trust::Told && inode.listed;
+            inode.listed = trust == Trust::Told;
+            Ok::<_, Errno>(keep)
+        })?;
+        let directory = Directory::new(ino);
+        let held = Held::Directory(Arc::new(tokio::sync::Mutex::new(directory)));
+        Ok(Open {
+            handle: self.hold(held),
+            keep,
+        })
+    }
+
+    pub(crate) async fn sync_directory(&self, ino: u64) -> Result<(), Errno> {
+        let path = self.with(|inodes| inodes.path(ino))?.into();
+        match self.client.call(&Request::Opendir { path }).await? {
+            crate::sftp::Reply::Handle(handle) => {
+                let fsync = Request::Fsync {
+                    handle: handle.clone(),
+                };
+                let result = self.client.command(&fsync).await;
+                drop(self.client.call(&Request::Close { handle }));
+                result
+            }
+            _ => Err(Errno::BadMessage),
+        }
+    }
+
+    pub(crate) async fn space(&self, ino: u64) -> Result<Statvfs, Errno> {
+        let path = self.with(|inodes| inodes.path(ino))?;
+        self.client.space(&path).await
+    }
+
+    pub(crate) async fn get_xattr(&self, ino: u64, name: Bytes) -> Result<Bytes, Errno> {
+        let target = self.target(ino)?;
+        self.client.data(&Request::GetXattr { target, name }).await
+    }
+
+    pub(crate) async fn list_xattr(&self, ino: u64) -> Result<Bytes, Errno> {
+        let target = self.target(ino)?;
+        self.client.data(&Request::ListXattr { target }).await
+    }
+
+    pub(crate) async fn set_xattr(
+        &self,
+        ino: u64,
+        name: Bytes,
+        value: Bytes,
+        mode: XattrMode,
+    ) -> Result<(), Errno> {
+        let target = self.target(ino)?;
+        let request = Request::SetXattr {
+            target,
+            name,
+            value,
+            mode,
+        };
+        let result = self.client.command(&request).await;
+        self.with(|inodes| inodes.doubt(ino));
+        result
+    }
+
+    pub(crate) async fn remove_xattr(&self, ino: u64, name: Bytes) -> Result<(), Errno> {
+        let target = self.target(ino)?;
+        let result = self
+            .client
+            .command(&Request::RemoveXattr { target, name })
+            .await;
+        self.with(|inodes| inodes.doubt(ino));
+        result
+    }
+}

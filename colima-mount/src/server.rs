@@ -1,0 +1,137 @@
+//! The server: one directory over any byte stream.
+//!
+//! ```text
+//! stream ─ frames ─ requests ─ order ─┬─ blocking pool ─┬─ replies ─ stream
+//!                     │               └─ blocking pool ─┘
+//!                     └─ budget of bytes and handles: when it is used up, nothing more is read
+//! ```
+//!
+//! Many requests of a client run at the same time, and are answered as they finish; those that touch
+//! the same file keep their order ([`Server::serve`]).
+
+mod access;
+mod handles;
+mod listing;
+mod order;
+mod path;
+mod requests;
+mod root;
+pub(crate) mod session;
+mod watches;
+
+use std::{io, sync::Arc};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use access::Access;
+pub(crate) use access::WriteAccess;
+pub use root::{Resolver, Root};
+
+/// What one client may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Files and directories open at the same time. An open beyond it waits until one is closed, for
+    /// [`Limits::OPEN_PATIENCE`] at most.
+    pub handles: usize,
+    /// Requests that are being worked on or wait for one that is.
+    pub requests: usize,
+    /// Directories that are watched.
+    pub watches: usize,
+}
+
+impl Limits {
+    /// How long an open waits for a handle to be closed.
+    pub const OPEN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+    /// Bytes of requests and replies in memory.
+    pub const MEMORY: usize = 16 * 1024 * 1024;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handles: 4096,
+            requests: 64,
+            watches: 8192,
+        }
+    }
+}
+
+/// A directory and how it may be used; serves any number of streams.
+#[derive(Clone, Debug)]
+pub struct Server {
+    share: Arc<Share>,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+pub(crate) struct Share {
+    root: Root,
+    access: Access,
+}
+
+/// Why a session ended that was not ended by its client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The stream failed.
+    #[error("the stream failed")]
+    Stream {
+        /// What it said.
+        source: io::Error,
+    },
+    /// The client's first packet was no `SSH_FXP_INIT`.
+    #[error("the client did not begin with a hello")]
+    NoHello,
+    /// The client sent a frame that is longer than any may be, or has no room for a request.
+    #[error("the client sent a frame of {length} bytes")]
+    FrameLength {
+        /// Bytes, by its own account.
+        length: u32,
+    },
+}
+
+impl Server {
+    /// Makes a server.
+    #[must_use]
+    pub fn new(root: Root, access: Access) -> Self {
+        Self {
+            share: Arc::new(Share { root, access }),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Changes what one client may use.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Serves one client until its stream ends.
+    ///
+    /// Requests run on the blocking threads of the caller's runtime, so that a slow disk never holds
+    /// up the runtime. A request waits for earlier ones that touch the same path, its parents, what
+    /// lies in it, or the same handle, unless both only look. The runtime needs time, and I/O for
+    /// watches.
+    ///
+    /// # Errors
+    ///
+    /// The stream failed, or the client does not speak SFTP. Handles are closed in any case.
+    ///
+    /// # Panics
+    ///
+    /// It is polled outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the session as a broken stream does: what is running finishes, its
+    /// replies are lost.
+    pub async fn serve<S>(&self, stream: S) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Send,
+    {
+        let (read, write) = tokio::io::split(stream);
+        session::run(&self.share, self.limits, read, write).await
+    }
+}

@@ -1,0 +1,665 @@
+//! What a client asks.
+
+use bytes::Bytes;
+
+use super::{
+    Attributes, Timestamp,
+    wire::{Field, Frame, Malformed, byte_enum, fields},
+};
+
+/// How a file is to be opened: the bits of `SSH_FXP_OPEN`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFlags(u32);
+
+impl OpenFlags {
+    /// For reading.
+    pub const READ: Self = Self(1);
+    /// For writing.
+    pub const WRITE: Self = Self(2);
+    /// Writes go to the end, whatever their offset.
+    pub const APPEND: Self = Self(4);
+    /// Made if it is not there.
+    pub const CREATE: Self = Self(8);
+    /// Emptied if it is there.
+    pub const TRUNCATE: Self = Self(16);
+    /// Refused if it is there.
+    pub const EXCLUSIVE: Self = Self(32);
+
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether the open can change anything.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        self.0 & !Self::READ.0 != 0
+    }
+}
+
+impl std::ops::BitOr for OpenFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl Field for OpenFlags {
+    fn put(&self, frame: &mut Frame) {
+        self.0.put(frame);
+    }
+
+    fn take(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        match u32::take(bytes)? {
+            bits @ 0..64 => Ok(Self(bits)),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// A user and a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
+}
+
+fields!(Owner { user, group });
+
+/// What a new file is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Creation {
+    /// Permission bits, exactly: no mask of the server's process is applied.
+    pub mode: u32,
+    /// Its owner, where the server may give files away; silently the server's own user elsewhere.
+    pub owner: Option<Owner>,
+}
+
+fields!(Creation { mode, owner });
+
+/// A node that is not a regular file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewNode {
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Fifo,
+    /// A socket that nobody listens on.
+    Socket,
+    /// A character device.
+    CharacterDevice {
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// A symbolic link; its target is stored as it is and never followed.
+    Symlink {
+        /// What it says.
+        target: Bytes,
+    },
+    /// An empty regular file.
+    Regular,
+}
+
+impl Field for NewNode {
+    fn put(&self, frame: &mut Frame) {
+        match self {
+            Self::Directory => 1u8.put(frame),
+            Self::Fifo => 2u8.put(frame),
+            Self::Socket => 3u8.put(frame),
+            Self::CharacterDevice { major, minor } => {
+                4u8.put(frame);
+                major.put(frame);
+                minor.put(frame);
+            }
+            Self::BlockDevice { major, minor } => {
+                5u8.put(frame);
+                major.put(frame);
+                minor.put(frame);
+            }
+            Self::Symlink { target } => {
+                6u8.put(frame);
+                target.put(frame);
+            }
+            Self::Regular => 7u8.put(frame),
+        }
+    }
+
+    fn take(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        Ok(match u8::take(bytes)? {
+            1 => Self::Directory,
+            2 => Self::Fifo,
+            3 => Self::Socket,
+            4 => Self::CharacterDevice {
+                major: u32::take(bytes)?,
+                minor: u32::take(bytes)?,
+            },
+            5 => Self::BlockDevice {
+                major: u32::take(bytes)?,
+                minor: u32::take(bytes)?,
+            },
+            6 => Self::Symlink {
+                target: Bytes::take(bytes)?,
+            },
+            7 => Self::Regular,
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+/// A file that is named by its path, or held open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By its path; a symbolic link itself, not what it points to.
+    Path(Bytes),
+    /// By the handle of an open file or directory.
+    Handle(Bytes),
+}
+
+impl Field for Target {
+    fn put(&self, frame: &mut Frame) {
+        let (byte, bytes) = match self {
+            Self::Path(path) => (1u8, path),
+            Self::Handle(handle) => (2u8, handle),
+        };
+        byte.put(frame);
+        bytes.put(frame);
+    }
+
+    fn take(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        match u8::take(bytes)? {
+            1 => Bytes::take(bytes).map(Self::Path),
+            2 => Bytes::take(bytes).map(Self::Handle),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// A time to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewTime {
+    /// The time of the host.
+    Now,
+    /// A given one.
+    At(Timestamp),
+}
+
+impl Field for NewTime {
+    fn put(&self, frame: &mut Frame) {
+        match self {
+            Self::Now => 0u8.put(frame),
+            Self::At(time) => {
+                1u8.put(frame);
+                time.put(frame);
+            }
+        }
+    }
+
+    fn take(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        match u8::take(bytes)? {
+            0 => Ok(Self::Now),
+            1 => Timestamp::take(bytes).map(Self::At),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// Attributes to be set; those that are `None` stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// The user.
+    pub user: Option<u32>,
+    /// The group.
+    pub group: Option<u32>,
+    /// The last access.
+    pub accessed: Option<NewTime>,
+    /// The last change of the content.
+    pub modified: Option<NewTime>,
+}
+
+fields!(Update {
+    size,
+    mode,
+    user,
+    group,
+    accessed,
+    modified
+});
+
+/// What becomes of a file that has the new name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rename {
+    /// It is replaced.
+    Replace,
+    /// The rename is refused.
+    Keep,
+    /// It gets the old name.
+    Exchange,
+}
+
+byte_enum!(Rename { Replace = 0, Keep = 1, Exchange = 2 });
+
+/// What `setxattr` does about an attribute that is there, or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Either.
+    Set,
+    /// It must not be there.
+    Create,
+    /// It must be there.
+    Replace,
+}
+
+byte_enum!(XattrMode { Set = 0, Create = 1, Replace = 2 });
+
+/// Whether an open may find a file that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// It may.
+    Allowed,
+    /// It must make the file.
+    Refused,
+}
+
+byte_enum!(Overwrite { Allowed = 0, Refused = 1 });
+
+const EXTENDED: u8 = 200;
+
+macro_rules! requests {
+    (
+        plain { $($(#[$doc:meta])* $name:ident = $kind:literal { $($(#[$fdoc:meta])* $field:ident: $type:ty),* $(,)? })* }
+        extended { $($(#[$xdoc:meta])* $xname:ident = $xkind:literal { $($(#[$xfdoc:meta])* $xfield:ident: $xtype:ty),* $(,)? })* }
+    ) => {
+        /// A request, without its id. Paths name a symbolic link itself unless it says otherwise.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Request {
+            $($(#[$doc])* $name { $($(#[$fdoc])* $field: $type),* },)*
+            $($(#[$xdoc])* $xname { $($(#[$xfdoc])* $xfield: $xtype),* },)*
+            /// Content to be written.
+            Write {
+                /// The open file.
+                handle: Bytes,
+                /// Where.
+                offset: u64,
+                /// The content.
+                data: Bytes,
+            },
+            /// Content to be written, answered with [`Written`](super::Written).
+            WriteTell {
+                /// The open file.
+                handle: Bytes,
+                /// Where.
+                offset: u64,
+                /// The content.
+                data: Bytes,
+            },
+            /// A request that this crate does not know.
+            Unknown {
+                /// The type of its packet.
+                kind: u8,
+            },
+        }
+
+        impl Request {
+            /// The names of all extended requests that are known.
+            pub const EXTENSIONS: &[&str] = &[$($xkind,)* WRITE_TELL];
+
+            /// The request as a frame.
+            #[must_use]
+            pub fn encode(&self, id: u32) -> Frame {
+                match self {
+                    $(Self::$name { $($field),* } => {
+                        let mut frame = Frame::new($kind);
+                        id.put(&mut frame);
+                        $($field.put(&mut frame);)*
+                        frame
+                    })*
+                    $(Self::$xname { $($xfield),* } => {
+                        #[allow(unused_mut, clippy::allow_attributes, reason = "one has no fields")]
+                        let mut frame = extended(id, $xkind);
+                        $($xfield.put(&mut frame);)*
+                        frame
+                    })*
+                    Self::Write { handle, offset, data } => {
+                        let mut frame = Frame::new(6);
+                        id.put(&mut frame);
+                        handle.put(&mut frame);
+                        offset.put(&mut frame);
+                        frame.put_last(data.clone());
+                        frame
+                    }
+                    Self::WriteTell { handle, offset, data } => {
+                        let mut frame = extended(id, WRITE_TELL);
+                        handle.put(&mut frame);
+                        offset.put(&mut frame);
+                        frame.put_last(data.clone());
+                        frame
+                    }
+                    Self::Unknown { kind } => {
+                        let mut frame = Frame::new(*kind);
+                        id.put(&mut frame);
+                        frame
+                    }
+                }
+            }
+
+            /// Reads id and request from a frame without its length. Bytes behind the last field
+            /// are ignored, as OpenSSH does.
+            ///
+            /// # Errors
+            ///
+            /// The id, if there is one, of a packet that makes no sense.
+            pub fn decode(mut bytes: Bytes) -> Result<(u32, Self), (Option<u32>, Malformed)> {
+                let kind = u8::take(&mut bytes).map_err(|error| (None, error))?;
+                let id = u32::take(&mut bytes).map_err(|error| (None, error))?;
+                match Self::decode_body(kind, &mut bytes) {
+                    Ok(request) => Ok((id, request)),
+                    Err(error) => Err((Some(id), error)),
+                }
+            }
+
+            fn decode_body(kind: u8, bytes: &mut Bytes) -> Result<Self, Malformed> {
+                Ok(match kind {
+                    $($kind => Self::$name { $($field: Field::take(bytes)?),* },)*
+                    6 => Self::Write {
+                        handle: Field::take(bytes)?,
+                        offset: Field::take(bytes)?,
+                        data: Field::take(bytes)?,
+                    },
+                    EXTENDED => {
+                        let name = Bytes::take(bytes)?;
+                        match std::str::from_utf8(&name) {
+                            $(Ok($xkind) => Self::$xname { $($xfield: Field::take(bytes)?),* },)*
+                            Ok(WRITE_TELL) => Self::WriteTell {
+                                handle: Field::take(bytes)?,
+                                offset: Field::take(bytes)?,
+                                data: Field::take(bytes)?,
+                            },
+                            _ => Self::Unknown { kind },
+                        }
+                    }
+                    _ => Self::Unknown { kind },
+                })
+            }
+        }
+    };
+}
+
+const WRITE_TELL: &str = "write@colima-mount";
+
+fn extended(id: u32, name: &str) -> Frame {
+    let mut frame = Frame::new(EXTENDED);
+    id.put(&mut frame);
+    Bytes::copy_from_slice(name.as_bytes()).put(&mut frame);
+    frame
+}
+
+requests! {
+    plain {
+        /// A file to be opened.
+        Open = 3 {
+            /// Its path; a symbolic link is refused.
+            path: Bytes,
+            /// How.
+            flags: OpenFlags,
+            /// Its mode, if it is made.
+            attributes: Attributes,
+        }
+        /// A handle to be given back.
+        Close = 4 {
+            /// The handle.
+            handle: Bytes,
+        }
+        /// Content wanted.
+        Read = 5 {
+            /// The open file.
+            handle: Bytes,
+            /// Where.
+            offset: u64,
+            /// Bytes at most.
+            length: u32,
+        }
+        /// Attributes wanted, of a link itself.
+        Lstat = 7 {
+            /// The path.
+            path: Bytes,
+        }
+        /// Attributes wanted, of an open file.
+        Fstat = 8 {
+            /// The open file.
+            handle: Bytes,
+        }
+        /// Attributes to be set.
+        Setstat = 9 {
+            /// The path.
+            path: Bytes,
+            /// Which.
+            attributes: Attributes,
+        }
+        /// Attributes to be set on an open file.
+        Fsetstat = 10 {
+            /// The open file.
+            handle: Bytes,
+            /// Which.
+            attributes: Attributes,
+        }
+        /// A directory to be opened.
+        Opendir = 11 {
+            /// The path.
+            path: Bytes,
+        }
+        /// The next names of a directory wanted.
+        Readdir = 12 {
+            /// The open directory.
+            handle: Bytes,
+        }
+        /// A file to be removed.
+        Remove = 13 {
+            /// The path.
+            path: Bytes,
+        }
+        /// A directory to be made.
+        Mkdir = 14 {
+            /// The path.
+            path: Bytes,
+            /// Its mode.
+            attributes: Attributes,
+        }
+        /// An empty directory to be removed.
+        Rmdir = 15 {
+            /// The path.
+            path: Bytes,
+        }
+        /// The absolute form of a path wanted.
+        Realpath = 16 {
+            /// The path.
+            path: Bytes,
+        }
+        /// Attributes wanted.
+        Stat = 17 {
+            /// The path.
+            path: Bytes,
+        }
+        /// A rename that never replaces.
+        Rename = 18 {
+            /// The old path.
+            from: Bytes,
+            /// The new path.
+            to: Bytes,
+        }
+        /// The text of a symbolic link wanted.
+        Readlink = 19 {
+            /// The link.
+            path: Bytes,
+        }
+        /// A symbolic link to be made; the order is OpenSSH's, not the draft's.
+        Symlink = 20 {
+            /// What it says.
+            target: Bytes,
+            /// The link.
+            path: Bytes,
+        }
+    }
+    extended {
+        /// A rename that replaces.
+        PosixRename = "posix-rename@openssh.com" {
+            /// The old path.
+            from: Bytes,
+            /// The new path.
+            to: Bytes,
+        }
+        /// Space and limits of a file system wanted.
+        Statvfs = "statvfs@openssh.com" {
+            /// A path on it.
+            path: Bytes,
+        }
+        /// Space and limits of a file system wanted.
+        Fstatvfs = "fstatvfs@openssh.com" {
+            /// An open file on it.
+            handle: Bytes,
+        }
+        /// A second name to be made.
+        Hardlink = "hardlink@openssh.com" {
+            /// The name there is.
+            from: Bytes,
+            /// The new one.
+            to: Bytes,
+        }
+        /// Content to be made durable.
+        Fsync = "fsync@openssh.com" {
+            /// The open file.
+            handle: Bytes,
+        }
+        /// Attributes to be set on a link itself.
+        Lsetstat = "lsetstat@openssh.com" {
+            /// The path.
+            path: Bytes,
+            /// Which.
+            attributes: Attributes,
+        }
+        /// The limits of the server wanted.
+        Limits = "limits@openssh.com" {}
+
+        /// Metadata wanted.
+        Look = "look@colima-mount" {
+            /// Of what.
+            target: Target,
+        }
+        /// A file to be opened, answered with handle and metadata.
+        OpenFile = "open@colima-mount" {
+            /// Its path.
+            path: Bytes,
+            /// How; whether it is made says the next field.
+            flags: OpenFlags,
+            /// What it is given if it is made.
+            creation: Option<Creation>,
+            /// Bytes of its beginning that are wanted with the answer.
+            first: u32,
+        }
+        /// The next names of a directory wanted, with metadata.
+        List = "list@colima-mount" {
+            /// The open directory.
+            handle: Bytes,
+            /// The cookie to go on from, zero for the beginning; `None` for where it is.
+            from: Option<u64>,
+            /// Bytes of the answer, at most.
+            budget: u32,
+        }
+        /// A node to be made, answered with its metadata.
+        Make = "make@colima-mount" {
+            /// Its path.
+            path: Bytes,
+            /// What it is.
+            node: NewNode,
+            /// What it is given.
+            creation: Creation,
+        }
+        /// A second name to be made, answered with metadata.
+        Link = "link@colima-mount" {
+            /// The file.
+            from: Target,
+            /// The new name.
+            to: Bytes,
+        }
+        /// Attributes to be set, answered with metadata.
+        Set = "set@colima-mount" {
+            /// Of what.
+            target: Target,
+            /// Which.
+            update: Update,
+        }
+        /// A rename.
+        Move = "move@colima-mount" {
+            /// The old path.
+            from: Bytes,
+            /// The new path.
+            to: Bytes,
+            /// What becomes of a file that is there.
+            rename: Rename,
+        }
+        /// An extended attribute wanted.
+        GetXattr = "getxattr@colima-mount" {
+            /// Of what.
+            target: Target,
+            /// Its name.
+            name: Bytes,
+        }
+        /// The names of the extended attributes wanted, each with a zero behind it.
+        ListXattr = "listxattr@colima-mount" {
+            /// Of what.
+            target: Target,
+        }
+        /// An extended attribute to be set.
+        SetXattr = "setxattr@colima-mount" {
+            /// Of what.
+            target: Target,
+            /// Its name.
+            name: Bytes,
+            /// Its value.
+            value: Bytes,
+            /// What about one that is there.
+            mode: XattrMode,
+        }
+        /// An extended attribute to be removed.
+        RemoveXattr = "removexattr@colima-mount" {
+            /// Of what.
+            target: Target,
+            /// Its name.
+            name: Bytes,
+        }
+        /// Changes in a directory are to be told from now on; answered with its metadata.
+        Watch = "watch@colima-mount" {
+            /// The directory.
+            path: Bytes,
+        }
+        /// Changes wanted; answered when there are some.
+        Changes = "changes@colima-mount" {}
+        /// Space of a range of a file to be reserved or given back, as `fallocate` does.
+        Allocate = "allocate@colima-mount" {
+            /// The open file.
+            handle: Bytes,
+            /// The mode of `fallocate` on Linux.
+            mode: u32,
+            /// Where.
+            offset: u64,
+            /// Bytes.
+            length: u64,
+        }
+    }
+}

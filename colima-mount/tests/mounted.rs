@@ -1,0 +1,118 @@
+//! A directory, a server of it, and a mount of that server, in one process.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use colima_mount::{
+    Access, Client, Root,
+    fuse::{self, MountGuard},
+    server::Limits,
+};
+
+use crate::peers;
+
+pub(crate) struct Mounted {
+    pub(crate) host: tempfile::TempDir,
+    /// Taken away before the runtime that serves it.
+    guard: Option<MountGuard>,
+    place: tempfile::TempDir,
+    pub(crate) session: tokio::task::JoinHandle<()>,
+    runtime: tokio::runtime::Runtime,
+    _watchdog: mpsc::Sender<()>,
+}
+
+/// A file system that hangs would hang the test for ever.
+fn watchdog() -> mpsc::Sender<()> {
+    let (alive, gone) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let limit = Duration::from_secs(300);
+        if gone.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            #[expect(clippy::print_stderr, reason = "nothing else is told before an abort")]
+            let () = eprintln!("a test on a mount takes more than {limit:?}: it hangs");
+            std::process::abort();
+        }
+    });
+    alive
+}
+
+impl Mounted {
+    /// Mounts a new directory; prints why not and gives none where that is not possible.
+    pub(crate) fn new(test: &str) -> Option<Self> {
+        Self::with(test, Access::ReadWrite, Limits::default(), |_| {})
+    }
+
+    pub(crate) fn with(
+        test: &str,
+        access: Access,
+        limits: Limits,
+        prepare: impl FnOnce(&Path),
+    ) -> Option<Self> {
+        if !Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
+            #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+            let () = println!("skipped: {test}: needs root and /dev/fuse");
+            return None;
+        }
+        let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        prepare(host.path());
+        let runtime = peers::runtime();
+        let (guard, session) = runtime.block_on(async {
+            let root = Root::open(host.path()).unwrap();
+            let (stream, session) = peers::serve(root, access, limits);
+            let client = Client::connect(stream).await.unwrap();
+            (fuse::mount(client, place.path()).await.unwrap(), session)
+        });
+        Some(Self {
+            host,
+            guard: Some(guard),
+            place,
+            session,
+            runtime,
+            _watchdog: watchdog(),
+        })
+    }
+
+    /// A path in the mount.
+    pub(crate) fn here(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// The same path on the host.
+    pub(crate) fn there(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.host.path().join(name)
+    }
+
+    pub(crate) fn close(mut self) {
+        let guard = self.guard.take().unwrap();
+        self.runtime.block_on(guard.close()).unwrap();
+    }
+
+    pub(crate) fn drop_guard(&mut self) {
+        self.guard.take();
+    }
+
+    pub(crate) fn try_close(&mut self) -> std::io::Error {
+        let guard = self.guard.take().unwrap();
+        let error = self.runtime.block_on(guard.close()).unwrap_err();
+        self.guard = Some(error.guard);
+        error.source
+    }
+
+    pub(crate) fn wait_for_the_session(&mut self) {
+        let _ = self.runtime.block_on(&mut self.session);
+    }
+}
+
+/// Waits until something holds that an event brings about.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{what} does not come"
+        );
+        std::thread::yield_now();
+    }
+}
