@@ -217,6 +217,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("network.hostAddresses", "true"),
     ("network.interface", "en1"),
     ("network.mode", "bridged"),
+    ("network.portBind", "all"),
     ("network.preferredRoute", "true"),
     ("portForwarder", "grpc"),
     ("provision", "[{mode: user, script: \"true\"}]"),
