@@ -211,8 +211,10 @@ mod tests {
     async fn an_abandoned_pipe_releases_its_writers() {
         let pipe = Pipe::default();
         let writer = pipe.clone();
-        let thread = thread::spawn(move || writer.write_blocking(&vec![0; CAPACITY + 1]));
         let mut buffer = [0; 16];
+        // One byte more than fits even after what is read below.
+        let too_much = vec![0; CAPACITY + buffer.len() + 1];
+        let thread = thread::spawn(move || writer.write_blocking(&too_much));
         assert_eq!(poll_fn(|cx| pipe.poll_read(cx, &mut buffer)).await, 16);
         pipe.abandon();
         assert_eq!(thread.join().unwrap(), Err(Abandoned));
