@@ -19,22 +19,23 @@
 //! Everybody else sees an ordinary server of version 3.
 
 mod attributes;
+mod creation;
 mod errno;
 mod metadata;
 mod reply;
 mod request;
+mod update;
 mod wire;
 
 pub use attributes::{Attributes, Seconds};
+pub use creation::{Creation, NewNode, OpenFlags, Owner};
 pub use errno::{Code, Errno};
 pub use metadata::{FileId, FileKind, Metadata, Timestamp};
 pub use reply::{
     Change, ChangeSet, DirectoryEntry, Listing, Name, Opened, Reply, Statvfs, Version, Written,
 };
-pub use request::{
-    Creation, NewNode, NewTime, OpenFlags, Overwrite, Owner, Rename, Request, Target, Update,
-    XattrMode,
-};
+pub use request::{Request, Target};
+pub use update::{NewTime, Rename, Update, XattrMode};
 pub use wire::{Field, Frame, Malformed};
 
 use bytes::Bytes;

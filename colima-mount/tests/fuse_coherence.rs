@@ -98,6 +98,47 @@ fn what_replaces_a_file_is_another_file() {
 }
 
 #[test]
+fn what_the_host_writes_through_a_mapping_is_seen_at_the_next_open() {
+    use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+
+    let test = "what_the_host_writes_through_a_mapping_is_seen_at_the_next_open";
+    let Some(mount) = Mounted::new(test) else {
+        return;
+    };
+    let there = (fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true))
+    .open(mount.there("map"))
+    .unwrap();
+    there.set_len(4096).unwrap();
+    // Older than a tick of the clock, so that the write gives it another time.
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    there.set_modified(old).unwrap();
+    // The kernel of the mount has the page, and a file that keeps it.
+    let open = File::open(mount.here("map")).unwrap();
+    assert_eq!(fs::read(mount.here("map")).unwrap(), [0; 4096]);
+    #[expect(unsafe_code, reason = "mapping a file is what is tested")]
+    // SAFETY: the mapping is a page long, the file as well, and nobody makes it shorter.
+    unsafe {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let nowhere = std::ptr::null_mut();
+        let at = mmap(nowhere, 4096, protection, MapFlags::SHARED, &there, 0).unwrap();
+        at.cast::<u8>().write(b'x');
+        msync(at, 4096, MsyncFlags::SYNC).unwrap();
+        munmap(at, 4096).unwrap();
+    }
+    if there.metadata().unwrap().modified().unwrap() == old {
+        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+        let () = println!("skipped: {test}: this file system keeps the time of what is mapped");
+    } else {
+        assert_eq!(fs::read(mount.here("map")).unwrap()[0], b'x');
+    }
+    drop(open);
+    mount.close();
+}
+
+#[test]
 fn without_watches_changes_are_seen_within_seconds() {
     let mut limits = Limits::default();
     limits.watches = 0;

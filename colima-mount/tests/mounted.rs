@@ -50,6 +50,17 @@ impl Mounted {
         limits: Limits,
         prepare: impl FnOnce(&Path),
     ) -> Option<Self> {
+        Self::through(test, access, limits, prepare, |stream| (stream, ())).map(|(it, ())| it)
+    }
+
+    /// Mounts over what `way` makes of the stream to the server.
+    pub(crate) fn through<T>(
+        test: &str,
+        access: Access,
+        limits: Limits,
+        prepare: impl FnOnce(&Path),
+        way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
+    ) -> Option<(Self, T)> {
         if !Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
             #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
             let () = println!("skipped: {test}: needs root and /dev/fuse");
@@ -58,20 +69,23 @@ impl Mounted {
         let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         prepare(host.path());
         let runtime = peers::runtime();
-        let (guard, session) = runtime.block_on(async {
+        let (guard, session, extra) = runtime.block_on(async {
             let root = Root::open(host.path()).unwrap();
             let (stream, session) = peers::serve(root, access, limits);
+            let (stream, extra) = way(stream);
             let client = Client::connect(stream).await.unwrap();
-            (fuse::mount(client, place.path()).await.unwrap(), session)
+            let guard = fuse::mount(client, place.path()).await.unwrap();
+            (guard, session, extra)
         });
-        Some(Self {
+        let mounted = Self {
             host,
             guard: Some(guard),
             place,
             session,
             runtime,
             _watchdog: watchdog(),
-        })
+        };
+        Some((mounted, extra))
     }
 
     /// A path in the mount.

@@ -1,6 +1,6 @@
 //! Both ends of a stream for the other tests: our server, and requests as bytes.
 
-use std::path::Path;
+use std::{path::Path, sync::mpsc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use colima_mount::{
@@ -8,7 +8,10 @@ use colima_mount::{
     server::Limits,
     sftp::{Hello, Reply, Request, Side},
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::oneshot,
+};
 
 /// Serves a directory on one end of a stream, and gives the other.
 pub(crate) fn serve(
@@ -73,17 +76,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Raw<R, W> {
     }
 
     pub(crate) async fn frame(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(length) = self.buffer.first_chunk::<4>() {
-                let whole = 4 + u32::from_be_bytes(*length) as usize;
-                if self.buffer.len() >= whole {
-                    return Some(self.buffer.split_to(whole).freeze().slice(4..));
-                }
-            }
-            if self.read.read_buf(&mut self.buffer).await.ok()? == 0 {
-                return None;
-            }
-        }
+        frame(&mut self.read, &mut self.buffer).await
     }
 
     pub(crate) async fn send(&mut self, request: &Request) -> u32 {
@@ -102,4 +95,86 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Raw<R, W> {
         assert_eq!(answered, id);
         reply
     }
+}
+
+/// The next frame without its length; what was read of it is in the buffer when this is dropped.
+async fn frame(read: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Option<Bytes> {
+    loop {
+        if let Some(length) = buffer.first_chunk::<4>() {
+            let whole = 4 + u32::from_be_bytes(*length) as usize;
+            if buffer.len() >= whole {
+                return Some(buffer.split_to(whole).freeze().slice(4..));
+            }
+        }
+        if read.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// Stops one request before it reaches its server; dropping it lets the request pass.
+pub(crate) struct Gate {
+    stopped: mpsc::Receiver<()>,
+    _open: oneshot::Sender<()>,
+}
+
+impl Gate {
+    /// Waits until the request is here.
+    pub(crate) fn wait(&self) {
+        let limit = Duration::from_secs(60);
+        self.stopped
+            .recv_timeout(limit)
+            .expect("the request that is stopped");
+    }
+}
+
+/// A way to a server on which the first request that `stops` names waits at a gate.
+pub(crate) fn gated(
+    server: tokio::io::DuplexStream,
+    stops: fn(&Request) -> bool,
+) -> (tokio::io::DuplexStream, Gate) {
+    let (here, there) = tokio::io::duplex(1 << 20);
+    let (stopped, waiting) = mpsc::channel();
+    let (open, mut opened) = oneshot::channel::<()>();
+    let (mut from_client, mut to_client) = tokio::io::split(there);
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    tokio::spawn(async move {
+        let mut buffer = BytesMut::new();
+        let (mut held, mut done) = (None, false);
+        loop {
+            let frame = tokio::select! {
+                _ = &mut opened, if held.is_some() => {
+                    done = true;
+                    held.take()
+                }
+                frame = frame(&mut from_client, &mut buffer) => match frame {
+                    None => return,
+                    Some(frame) => {
+                        let request = Request::decode(frame.clone());
+                        if !done && held.is_none() && request.is_ok_and(|(_, it)| stops(&it)) {
+                            held = Some(frame);
+                            let _ = stopped.send(());
+                            None
+                        } else {
+                            Some(frame)
+                        }
+                    }
+                },
+            };
+            if let Some(frame) = frame {
+                let length = u32::try_from(frame.len()).unwrap();
+                if to_server.write_u32(length).await.is_err()
+                    || to_server.write_all(&frame).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
+    });
+    let gate = Gate {
+        stopped: waiting,
+        _open: open,
+    };
+    (here, gate)
 }

@@ -8,6 +8,8 @@ mod fuse_coherence;
 mod fuse_files;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod mounted;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod one_slow_request;
 mod packets;
 mod peers;
 mod server_confinement;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use colima_mount::{
     Access, Root,
     server::Limits,
-    sftp::{Attributes, OpenFlags, Reply, Request, Seconds},
+    sftp::{Attributes, Errno, OpenFlags, Reply, Request, Seconds},
 };
 use proptest::{collection::vec, option, prelude::*, test_runner::Config};
 
@@ -374,5 +374,27 @@ fn random_requests_do_what_openssh_does() {
     };
     proptest!(config, |(steps in vec(step(), 1..250))| {
         compare(&steps);
+    });
+}
+
+#[test]
+fn nothing_is_not_written_to_what_is_open_for_reading() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("f"), b"x").unwrap();
+    peers::runtime().block_on(async {
+        let client = peers::client(directory.path()).await;
+        for (flags, expected) in [
+            (OpenFlags::READ, Err(Errno::BadHandle)),
+            (OpenFlags::WRITE, Ok(())),
+        ] {
+            let file = client.open(b"f", flags, None).await.unwrap();
+            let nothing = Request::Write {
+                handle: file.handle().clone(),
+                offset: 0,
+                data: Bytes::new(),
+            };
+            let answer = client.command(&nothing).await;
+            assert_eq!(answer, expected);
+        }
     });
 }

@@ -1,32 +1,29 @@
 //! The operations of a file system, by number, over a [`Client`].
 
+mod open_files;
+
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-        mpsc::Sender,
-    },
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64, mpsc::Sender},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
+use self::open_files::Held;
+pub(crate) use self::open_files::Open;
 use super::{
     coherence::trust_since,
     inodes::{Entry, Inodes, Notice, Trust, Watch},
-    listing::Directory,
 };
 use crate::{
-    client::{Client, File},
+    client::Client,
     sftp::{
-        Creation, Errno, FileKind, Metadata, NewNode, OpenFlags, Rename, Request, Statvfs, Target,
-        Update, Version, Written, XattrMode,
+        Creation, Errno, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target, Update,
+        Version, XattrMode,
     },
 };
 
-/// Bytes that come with an open, in the hope that the file has no more.
-const FIRST: u32 = 64 * 1024;
 /// How long a server that has too many watches is not asked for more.
 const REFUSED: Duration = Duration::from_secs(30);
 
@@ -39,12 +36,6 @@ pub(crate) struct Volume {
     next: AtomicU64,
 }
 
-#[derive(Clone, Debug)]
-enum Held {
-    File(Arc<File>, u64),
-    Directory(Arc<tokio::sync::Mutex<Directory>>),
-}
-
 /// What is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Removed {
@@ -52,14 +43,6 @@ pub(crate) enum Removed {
     Directory,
     /// Anything else.
     Other,
-}
-
-/// An open file as the kernel is told of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Open {
-    pub(crate) handle: u64,
-    /// Whether the kernel's pages, or its copy of the listing, are still right.
-    pub(crate) keep: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -89,55 +72,6 @@ impl Volume {
             }
         }
         result
-    }
-
-    fn hold(&self, held: Held) -> u64 {
-        let handle = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.handles).insert(handle, held);
-        handle
-    }
-
-    fn file(&self, handle: u64) -> Result<(Arc<File>, u64), Errno> {
-        match lock(&self.handles).get(&handle) {
-            Some(Held::File(file, ino)) => Ok((Arc::clone(file), *ino)),
-            _ => Err(Errno::BadHandle),
-        }
-    }
-
-    pub(crate) fn directory(
-        &self,
-        handle: u64,
-    ) -> Result<Arc<tokio::sync::Mutex<Directory>>, Errno> {
-        match lock(&self.handles).get(&handle) {
-            Some(Held::Directory(directory)) => Ok(Arc::clone(directory)),
-            _ => Err(Errno::BadHandle),
-        }
-    }
-
-    /// Drops a handle. What was written is at the server already: every close flushes.
-    pub(crate) fn release(&self, handle: u64) {
-        let held = lock(&self.handles).remove(&handle);
-        if let Some(Held::File(file, ino)) = held {
-            drop(file);
-            self.with(|inodes| {
-                if let Ok(inode) = inodes.get_mut(ino) {
-                    inode.files.retain(|file| file.strong_count() > 0);
-                }
-            });
-        }
-    }
-
-    /// Waits until the server has everything that was written to an inode, through whichever handle.
-    pub(crate) async fn settle(&self, ino: u64) {
-        let files: Vec<_> = self.with(|inodes| {
-            inodes
-                .get(ino)
-                .map(|inode| inode.open_files().collect())
-                .unwrap_or_default()
-        });
-        for file in files {
-            file.settle().await;
-        }
     }
 
     /// Has changes of a directory told, if they are not. Gives its epoch.
@@ -362,193 +296,6 @@ impl Volume {
         self.client.rename(&old, &new, rename).await?;
         self.with(|inodes| inodes.renamed((from.0, &from.1), (to.0, &to.1), rename));
         Ok(())
-    }
-
-    fn keep_file(self: &Arc<Self>, ino: u64, opened: crate::sftp::Opened) -> (u64, bool) {
-        let metadata = opened.metadata;
-        let volume = Arc::downgrade(self);
-        let file = Arc::new(File::new(self.client.clone(), opened, move |written| {
-            if let Some(volume) = volume.upgrade() {
-                volume.written(ino, written);
-            }
-        }));
-        let keep = self.with(|inodes| {
-            let Ok(inode) = inodes.get_mut(ino) else {
-                return false;
-            };
-            let version = Version::from(&metadata);
-            let keep = inode.pages == Some(version);
-            // Without the flag the kernel drops its pages now.
-            inode.pages = Some(version);
-            inode.files.push(Arc::downgrade(&file));
-            keep
-        });
-        (self.hold(Held::File(file, ino)), keep)
-    }
-
-    /// A write of the client itself was done.
-    fn written(&self, ino: u64, written: &Written) {
-        self.with(|inodes| {
-            let trust = {
-                let Ok(inode) = inodes.get_mut(ino) else {
-                    return;
-                };
-                let known = Version::from(&inode.known);
-                if written.after.changed < inode.known.changed {
-                    // The answer of an earlier one.
-                    return;
-                }
-                if known == written.before && inode.pages == Some(known) {
-                    inode.pages = Some(Version::from(&written.after));
-                } else if inode.pages.is_some() {
-                    // Somebody else wrote in between.
-                    inode.pages = None;
-                    inodes.notices.push(Notice::Content(ino));
-                }
-                let above = inodes
-                    .get(ino)
-                    .ok()
-                    .and_then(|inode| inode.names.last().cloned());
-                above.map_or(Trust::Guess, |(parent, _)| inodes.trust(parent))
-            };
-            let pages = inodes.get(ino).ok().and_then(|inode| inode.pages);
-            if let Ok(inode) = inodes.get_mut(ino) {
-                inode.pages = None;
-            }
-            inodes.learn(ino, written.after, trust);
-            if let Ok(inode) = inodes.get_mut(ino) {
-                inode.pages = pages;
-            }
-        });
-    }
-
-    pub(crate) async fn open(self: &Arc<Self>, ino: u64, flags: OpenFlags) -> Result<Open, Errno> {
-        self.settle(ino).await;
-        let (path, id, first) = self.with(|inodes| {
-            let inode = inodes.get(ino)?;
-            let cached = inode.pages.is_some() && inode.fresh().is_some();
-            let wanted = !cached && !flags.changes() && inode.known.size > 0;
-            Ok::<_, Errno>((inodes.path(ino), inode.id, if wanted { FIRST } else { 0 }))
-        })?;
-        let opened = self.client.open_with(&path?, flags, None, first).await?;
-        if opened.metadata.id != id {
-            drop(File::new(self.client.clone(), opened, |_| {}));
-            return Err(Errno::Stale);
-        }
-        let metadata = opened.metadata;
-        let (handle, keep) = self.keep_file(ino, opened);
-        if flags.has(OpenFlags::TRUNCATE) {
-            self.with(|inodes| inodes.learn(ino, metadata, Trust::Guess));
-        }
-        Ok(Open { handle, keep })
-    }
-
-    pub(crate) async fn create(
-        self: &Arc<Self>,
-        parent: u64,
-        name: Bytes,
-        flags: OpenFlags,
-        creation: Creation,
-    ) -> Result<(Entry, Open), Errno> {
-        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
-        let opened = self
-            .client
-            .open_with(&path, flags, Some(creation), 0)
-            .await?;
-        let entry = self.made(parent, &name, opened.metadata);
-        let (handle, keep) = self.keep_file(entry.ino, opened);
-        Ok((entry, Open { handle, keep }))
-    }
-
-    pub(crate) async fn read(
-        &self,
-        handle: u64,
-        offset: u64,
-        length: usize,
-    ) -> Result<Bytes, Errno> {
-        let (file, ino) = self.file(handle)?;
-        self.settle(ino).await;
-        file.read_at(offset, length).await
-    }
-
-    pub(crate) async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        let (file, ino) = self.file(handle)?;
-        // What others that are open have read ahead is old now.
-        self.with(|inodes| {
-            if let Ok(inode) = inodes.get(ino) {
-                inode.forget_ahead();
-            }
-        });
-        file.write_at(offset, data).await
-    }
-
-    pub(crate) async fn flush(&self, handle: u64) -> Result<(), Errno> {
-        self.file(handle)?.0.flush().await
-    }
-
-    pub(crate) async fn sync(&self, handle: u64) -> Result<(), Errno> {
-        let (file, ino) = self.file(handle)?;
-        self.settle(ino).await;
-        file.sync().await
-    }
-
-    pub(crate) async fn allocate(
-        &self,
-        handle: u64,
-        mode: u32,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), Errno> {
-        let (file, ino) = self.file(handle)?;
-        self.settle(ino).await;
-        let request = Request::Allocate {
-            handle: file.handle().clone(),
-            mode,
-            offset,
-            length,
-        };
-        file.forget_ahead();
-        let result = self.client.command(&request).await;
-        self.with(|inodes| {
-            if let Ok(inode) = inodes.get_mut(ino) {
-                inode.pages = None;
-            }
-            inodes.doubt(ino);
-        });
-        result
-    }
-
-    pub(crate) async fn open_directory(&self, ino: u64) -> Result<Open, Errno> {
-        // The names that come now are right for as long as changes are told.
-        self.watch(ino).await?;
-        let keep = self.with(|inodes| {
-            let trust = inodes.trust(ino);
-            let inode = inodes.get_mut(ino)?;
-            let keep = trust == Trust::Told && inode.listed;
-            inode.listed = trust == Trust::Told;
-            Ok::<_, Errno>(keep)
-        })?;
-        let directory = Directory::new(ino);
-        let held = Held::Directory(Arc::new(tokio::sync::Mutex::new(directory)));
-        Ok(Open {
-            handle: self.hold(held),
-            keep,
-        })
-    }
-
-    pub(crate) async fn sync_directory(&self, ino: u64) -> Result<(), Errno> {
-        let path = self.with(|inodes| inodes.path(ino))?.into();
-        match self.client.call(&Request::Opendir { path }).await? {
-            crate::sftp::Reply::Handle(handle) => {
-                let fsync = Request::Fsync {
-                    handle: handle.clone(),
-                };
-                let result = self.client.command(&fsync).await;
-                drop(self.client.call(&Request::Close { handle }));
-                result
-            }
-            _ => Err(Errno::BadMessage),
-        }
     }
 
     pub(crate) async fn space(&self, ino: u64) -> Result<Statvfs, Errno> {

@@ -365,18 +365,22 @@ impl<'a> Writable<'a> {
         if found.mode & 0o6000 != 0 {
             rustix::fs::fchmod(fd, Mode::from_raw_mode(permitted(found.mode)))?;
         }
-        while !data.is_empty() {
+        loop {
             match rustix::io::pwrite(fd, data, offset) {
                 Err(Raw::INTR) => {}
+                Err(error) => return Err(error.into()),
+                // Nothing is written like anything else: whether that is allowed the kernel says.
+                Ok(_) if data.is_empty() => return Ok(()),
                 Ok(0) => return Err(Errno::NoSpace),
                 Ok(written) => {
                     data = &data[written..];
                     offset += written as u64;
+                    if data.is_empty() {
+                        return Ok(());
+                    }
                 }
-                Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     pub(crate) fn allocate(
