@@ -11,13 +11,13 @@ find_cargo || fail "no cargo >= 1.$oldest_rust found" 'make start installs one'
 stage 'cargo fmt --check'
 "$CARGO" fmt --all --check
 stage 'cargo clippy'
-"$CARGO" clippy --locked --workspace --all-targets -- -D warnings
+"$CARGO" clippy --locked --workspace --all-targets --all-features -- -D warnings
 # --all-targets leaves out a test that `cargo test` does not run by itself.
 if [[ -e colima-cli/tests/e2e.rs ]]; then
     "$CARGO" clippy --locked -p colima --test e2e -- -D warnings
 fi
 stage 'cargo doc'
-RUSTDOCFLAGS='-D warnings' "$CARGO" doc --locked --workspace --no-deps --quiet
+RUSTDOCFLAGS='-D warnings' "$CARGO" doc --locked --workspace --all-features --no-deps --quiet
 if "$CARGO" deny --version >/dev/null 2>&1; then
     stage 'cargo deny'
     "$CARGO" deny check
