@@ -124,6 +124,16 @@ pub enum PortForwarder {
     Off,
 }
 
+impl PortForwarder {
+    /// How `colima.yaml` spells it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "ssh",
+            Self::Off => "none",
+        }
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -147,10 +147,7 @@ pub fn write_back(text: &str, settings: &Settings) -> Result<String, EditConfigE
         (&["hostname"], name(settings.hostname.as_deref())),
         (
             &["portForwarder"],
-            name(settings.port_forwarder.map(|forwarder| match forwarder {
-                PortForwarder::On => "ssh",
-                PortForwarder::Off => "none",
-            })),
+            name(settings.port_forwarder.map(PortForwarder::as_str)),
         ),
         (
             &["forwardAgent"],

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Config, ConfigFile, Origin, PortForwarder, Standing,
+    Config, ConfigFile, Origin, Standing,
     known_keys::{Role, leaves},
 };
 use crate::boot::Runtime;
@@ -120,13 +120,10 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
         ),
         "env" => (json!({}), Origin::Default),
         "docker" => (json!(config.docker.value), config.docker.origin),
-        "portForwarder" => {
-            let word = match config.port_forwarder.value {
-                PortForwarder::On => "ssh",
-                PortForwarder::Off => "none",
-            };
-            (json!(word), config.port_forwarder.origin)
-        }
+        "portForwarder" => (
+            json!(config.port_forwarder.value.as_str()),
+            config.port_forwarder.origin,
+        ),
         "network.portBind" => (json!(config.port_bind.value), config.port_bind.origin),
         "network.dns" => (json!(config.dns.value), config.dns.origin),
         "network.dnsHosts" => (json!(config.dns_hosts.value), config.dns_hosts.origin),
