@@ -46,7 +46,7 @@ const DOCKER: &[&[&str]] = &[
 /// The process belongs to whoever is process 1 when it ends.
 pub(super) fn begin(sysroot: &Path, runtime: Runtime) {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if processors == 1 || programs(runtime).is_empty() {
+    if processors == 1 || runtime != Runtime::Docker {
         return;
     }
     let _ = Command::new("/proc/self/exe")
@@ -66,18 +66,11 @@ pub(super) fn begin(sysroot: &Path, runtime: Runtime) {
 /// When `root` cannot be entered.
 pub fn rehearse(root: &Path) -> io::Result<()> {
     root_program::enter(root)?;
-    for program in programs(Runtime::Docker) {
+    for program in DOCKER {
         let _ = Command::new(program[0])
             .args(&program[1..])
             .stdin(Stdio::null())
             .status();
     }
     Ok(())
-}
-
-fn programs(runtime: Runtime) -> &'static [&'static [&'static str]] {
-    match runtime {
-        Runtime::Docker => DOCKER,
-        _ => &[],
-    }
 }
