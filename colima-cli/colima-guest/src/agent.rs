@@ -14,8 +14,8 @@
 mod command;
 mod conversation;
 mod docker_api;
+mod edge;
 mod notify;
-mod pipe;
 mod port;
 mod ports;
 mod readiness;

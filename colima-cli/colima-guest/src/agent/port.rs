@@ -1,42 +1,67 @@
 //! A virtio-serial port as a sequence of connections.
 //!
-//! A port is not a socket. When the host's side goes away, reads return 0 and poll reports a hang-up
-//! for as long as it stays away, which makes readiness-driven code spin; when it comes back the same
-//! descriptor goes on. So one thread reads and blocks, and after a hang-up waits for the *edge* of
-//! the next event; another thread writes and blocks. Each stay of the host is one [`Connection`].
+//! A port is not a socket. When the host's side goes away, reads return 0 and poll reports a hang-up for
+//! as long as it stays away, which makes readiness-driven code spin; when it comes back the same
+//! descriptor goes on. So what is waited for are changes ([`Edge`]). Each stay of the host is one
+//! [`Connection`].
 //!
-//! Bytes that the host left unread, or that we had not written when it went away, are still in the
-//! port at the next connection: the multiplexer's handshake skips them.
+//! Reading and writing happens on the thread that serves the streams. A thread of its own for each, as there
+//! was once, wakes another processor for every 4 KiB, which costs an emulated guest five times the work itself;
+//! and while the one thread is busy, the port gathers what it reads next.
+//!
+//! Bytes that the host left unread are still in the port at the next connection: the multiplexer's
+//! handshake skips them.
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, IoSliceMut},
     path::{Path, PathBuf},
     pin::Pin,
-    task::{Context, Poll},
-    thread::{self, JoinHandle},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, epoll::EventFlags, poll},
+    fs::OFlags,
+    io::Errno,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::mpsc,
+    task::coop,
 };
 
-use super::pipe::Pipe;
+use super::edge::Edge;
 
-/// What the driver takes at once (`port_fops_write` of the kernel's `virtio_console.c`).
-const CHUNK: usize = 32 << 10;
+/// What the host sends at once: a read gives no more than is left of one such piece
+/// (`fill_readbuf` of the kernel's `virtio_console.c`), but there can be many reads in one system call.
+const PIECE: usize = 4 << 10;
+
+/// Pieces that one system call reads at most.
+const PIECES: usize = 32;
 
 /// The open port.
 ///
 /// # Drop
 ///
-/// The thread that reads stays until the host sends or leaves; the process is expected to end.
+/// It is closed with its last connection.
 #[derive(Debug)]
 pub struct Port {
-    connections: mpsc::Receiver<Connection>,
-    reader: Option<JoinHandle<io::Error>>,
+    device: Arc<Device>,
+}
+
+#[derive(Debug)]
+struct Device {
+    input: File,
+    output: File,
+    /// Something can be read, or the host came or went.
+    changed: Edge,
+    writable: Edge,
+    /// The host was seen leaving: what is so now is old, the next change tells of its return.
+    left: AtomicBool,
 }
 
 impl Port {
@@ -45,36 +70,33 @@ impl Port {
     /// # Errors
     ///
     /// `ResourceBusy` while an older agent has it.
+    ///
+    /// # Panics
+    ///
+    /// It is called outside of a tokio runtime.
     pub fn open(device: &Path) -> io::Result<Self> {
         let input = File::options().read(true).write(true).open(device)?;
         let output = input.try_clone()?;
         Self::new(input, output)
     }
 
-    /// A port that reads and writes these files, which must block.
+    /// A port that reads and writes these files.
     pub(super) fn new(input: File, output: File) -> io::Result<Self> {
-        let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&edges, &input, epoll::EventData::new_u64(0), interest)?;
-        let (sender, connections) = mpsc::channel(1);
-        let mut reader = Reader {
+        for file in [&input, &output] {
+            let flags = rustix::fs::fcntl_getfl(file)?;
+            rustix::fs::fcntl_setfl(file, flags | OFlags::NONBLOCK)?;
+        }
+        let device = Arc::new(Device {
+            changed: Edge::every(&input, EventFlags::IN)?,
+            writable: Edge::once(&output, EventFlags::OUT)?,
             input,
             output,
-            edges,
-            sender,
-            current: None,
-            last_writer: None,
-        };
-        let thread = thread::Builder::new()
-            .name("port-reader".into())
-            .spawn(move || reader.run())?;
-        Ok(Self {
-            connections,
-            reader: Some(thread),
-        })
+            left: AtomicBool::new(false),
+        });
+        Ok(Self { device })
     }
 
-    /// The next stay of the host.
+    /// The next stay of the host; the one that goes on where a connection was given up.
     ///
     /// # Errors
     ///
@@ -84,15 +106,31 @@ impl Port {
     ///
     /// No connection is lost.
     pub async fn accept(&mut self) -> io::Result<Connection> {
-        match self.connections.recv().await {
-            Some(connection) => Ok(connection),
-            // The reader drops its sender when it ends, so this does not block.
-            None => Err(self
-                .reader
-                .take()
-                .and_then(|thread| thread.join().ok())
-                .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())),
-        }
+        std::future::poll_fn(|cx| {
+            // At once, not with the first byte: an agent that was restarted tells the host so.
+            while self.device.left.load(Ordering::Relaxed) || !self.device.has_host()? {
+                ready!(self.device.changed.poll(cx))?;
+                self.device.left.store(false, Ordering::Relaxed);
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+        .map(|()| Connection {
+            device: Arc::clone(&self.device),
+            ended: false,
+        })
+    }
+}
+
+impl Device {
+    fn has_host(&self) -> io::Result<bool> {
+        const AT_ONCE: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut descriptors = [PollFd::new(&self.input, PollFlags::IN)];
+        poll(&mut descriptors, Some(&AT_ONCE))?;
+        Ok(!descriptors[0].revents().contains(PollFlags::HUP))
     }
 }
 
@@ -109,168 +147,55 @@ pub(super) fn device_of(ports: &Path, name: &str) -> Option<PathBuf> {
     Some(Path::new("/dev").join(port))
 }
 
-/// The thread that reads.
-struct Reader {
-    input: File,
-    output: File,
-    edges: std::os::fd::OwnedFd,
-    sender: mpsc::Sender<Connection>,
-    /// The stay that goes on; none between a hang-up and the host's return.
-    current: Option<Stay>,
-    last_writer: Option<JoinHandle<()>>,
-}
-
-/// A connection, seen from the port.
-struct Stay {
-    inward: Pipe,
-    writer: JoinHandle<()>,
-}
-
-impl Reader {
-    /// Runs until the port or the agent is gone.
-    fn run(&mut self) -> io::Error {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            if let Err(error) = self.step(&mut buffer) {
-                if let Some(stay) = self.current.take() {
-                    stay.inward.finish();
-                }
-                return error;
-            }
-        }
-    }
-
-    fn step(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        // At once, not with the first byte: an agent that was restarted tells the host so.
-        if self
-            .current
-            .as_ref()
-            .is_none_or(|stay| stay.inward.is_abandoned())
-            && self.is_connected()?
-        {
-            self.begin()?;
-        }
-        match self.input.read(buffer) {
-            Ok(0) => {
-                // Whatever is read from here on belongs to the next stay, even if the agent has not
-                // dropped this one yet.
-                if let Some(stay) = self.current.take() {
-                    stay.inward.finish();
-                    self.last_writer = Some(stay.writer);
-                }
-                self.wait_for_edge()
-            }
-            Ok(count) => {
-                if let Some(stay) = &self.current
-                    && stay.inward.write_blocking(&buffer[..count]).is_ok()
-                {
-                    return Ok(());
-                }
-                // The host came between the look and the read, or the agent gave the connection up.
-                // In the second case these bytes belong to what was given up.
-                if self.current.is_none() {
-                    self.begin()?;
-                    if let Some(stay) = &self.current {
-                        let _ = stay.inward.write_blocking(&buffer[..count]);
-                    }
-                }
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn is_connected(&self) -> io::Result<bool> {
-        let mut descriptors = [PollFd::new(&self.input, PollFlags::IN)];
-        poll(
-            &mut descriptors,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        )?;
-        Ok(!descriptors[0].revents().contains(PollFlags::HUP))
-    }
-
-    fn wait_for_edge(&self) -> io::Result<()> {
-        let mut events = Vec::with_capacity(1);
-        match epoll::wait(
-            &self.edges,
-            rustix::buffer::spare_capacity(&mut events),
-            None,
-        ) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Begins a stay when nothing of the last one is being written any more. That ends: the multiplexer
-    /// drops its side when it sees the end of its input, and what the host's leaving blocked goes on now.
-    fn begin(&mut self) -> io::Result<()> {
-        let given_up = self.current.take().map(|stay| stay.writer);
-        if let Some(writer) = given_up.or(self.last_writer.take()) {
-            let _ = writer.join();
-        }
-        let (inward, outward) = (Pipe::default(), Pipe::default());
-        let (mut output, from_agent) = (self.output.try_clone()?, outward.clone());
-        let writer = thread::Builder::new()
-            .name("port-writer".into())
-            .spawn(move || {
-                let mut buffer = vec![0; CHUNK];
-                loop {
-                    let count = from_agent.read_blocking(&mut buffer);
-                    if count == 0 || output.write_all(&buffer[..count]).is_err() {
-                        from_agent.abandon();
-                        return;
-                    }
-                }
-            })?;
-        self.current = Some(Stay {
-            inward: inward.clone(),
-            writer,
-        });
-        self.sender
-            .blocking_send(Connection { inward, outward })
-            .map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
 /// One stay of the host.
 ///
-/// Reads end when the host leaves.
+/// Reads end when the host leaves; writes fail from then on. One task at a time reads, and one writes.
 ///
 /// # Drop
 ///
-/// Unwritten bytes are discarded. The next connection begins when the host comes again, or at once
-/// if it is still there.
+/// The next connection begins when the host comes again, or at once if it is still there.
 #[derive(Debug)]
 pub struct Connection {
-    inward: Pipe,
-    outward: Pipe,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.inward.abandon();
-        self.outward.abandon();
-    }
+    device: Arc<Device>,
+    /// What is read from here on belongs to the next stay.
+    ended: bool,
 }
 
 impl AsyncRead for Connection {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let space = buffer.initialize_unfilled();
-        if space.is_empty() {
+        if space.is_empty() || self.ended {
             return Poll::Ready(Ok(()));
         }
-        self.inward.poll_read(cx, space).map(|count| {
-            buffer.advance(count);
-            Ok(())
-        })
+        // A host that sends as fast as it is read must not keep the streams from being served.
+        let turn = ready!(coop::poll_proceed(cx));
+        loop {
+            let mut pieces: Vec<IoSliceMut<'_>> = space
+                .chunks_mut(PIECE)
+                .take(PIECES)
+                .map(IoSliceMut::new)
+                .collect();
+            match rustix::io::readv(&self.device.input, &mut pieces) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.device.left.store(true, Ordering::Relaxed);
+                    turn.made_progress();
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(count) => {
+                    buffer.advance(count);
+                    turn.made_progress();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => ready!(self.device.changed.poll(cx))?,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
     }
 }
 
@@ -280,17 +205,34 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.outward
-            .poll_write(cx, bytes)
-            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+        if self.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        loop {
+            match rustix::io::write(&self.device.output, bytes) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(Errno::INTR) => {}
+                // A host that is away takes nothing, and its absence would be the event.
+                Err(Errno::AGAIN) if !self.device.has_host()? => {
+                    return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                }
+                Err(Errno::AGAIN) => {
+                    self.device
+                        .writable
+                        .arm(&self.device.output, EventFlags::OUT)?;
+                    ready!(self.device.writable.poll(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
+    /// The port has no end of a direction; the host sees one when the port is closed.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outward.finish();
         Poll::Ready(Ok(()))
     }
 }
