@@ -9,7 +9,7 @@ use std::{
 use colima_core::{
     Arch,
     boot::{BootConfig, Network, Runtime},
-    config::{Config, Origin, PortForwarder, resolve_hosts},
+    config::{Config, Origin, PortForwarder, Transport, resolve_hosts},
     runtime::{DaemonDefaults, Proxies, daemon_json, off_loopback},
 };
 
@@ -17,7 +17,10 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     environment::Environment,
     guest_user,
-    instance::{DataDisk, Forwarding, GuestSettings, Images, InstanceSpec, PortSettings, Tools},
+    instance::{
+        Carrier, DataDisk, Forwarding, GuestSettings, Images, InstanceSpec, LinkSettings,
+        PortSettings, Tools,
+    },
     ssh::{self, AgentForwarding, ClientConfig, SshKeyError},
     state_dir::{ProfilePaths, StateDir, write_private},
 };
@@ -80,6 +83,13 @@ pub fn assemble(
             },
             plain: config.port_bind.value.clone(),
         },
+        link: LinkSettings {
+            carrier: match config.transport.value {
+                Transport::Ssh => Carrier::Ssh,
+                _ => Carrier::Virtio,
+            },
+            ssh_port: config.ssh_port.value,
+        },
         guest: None,
     };
     let user = guest_user::mirror(&environment.user);
@@ -94,6 +104,7 @@ pub fn assemble(
         user,
         ssh_host_key: keys.host.private,
         ssh_authorized_keys: vec![keys.user.public],
+        ssh_listen: spec.link.ssh_listen(),
         network,
         runtime: spec.runtime,
         docker_daemon_json: docker_configuration(config, &env, gateway)?,

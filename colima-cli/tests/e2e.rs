@@ -3,7 +3,7 @@
 //! `make test` runs this with its own home under `target/`; by hand see `World::from_environment` for
 //! the variables it needs. The cases share one machine as far as they can, so they run in this order, and
 //! each brings the machine back to what it needs if the one before failed. Words on the command line
-//! choose cases by name. `COLIMA_E2E=long` is the long form.
+//! choose cases by name. `COLIMA_E2E=long` is the long form, `COLIMA_E2E_TRANSPORT=ssh` the whole over ssh.
 
 #![expect(clippy::print_stdout, reason = "a test program reports")]
 

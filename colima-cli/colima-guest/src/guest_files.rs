@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
-use colima_core::boot::{GUEST_PROGRAM, Network, Runtime};
+use colima_core::boot::{GUEST_PROGRAM, GUEST_SSH_PORT, Network, Runtime};
 
 /// Where the image's runtime units read their environment.
 pub const RUNTIME_ENVIRONMENT: &str = "/run/colima/environment";
@@ -156,6 +156,16 @@ pub fn agent_unit() -> String {
     )
 }
 
+/// What is added to the image's `colima-sshd.socket` where the host wants a port: the interface has its address
+/// before systemd runs.
+#[must_use]
+pub fn ssh_port(network: &Network) -> String {
+    format!(
+        "[Socket]\nListenStream={}:{GUEST_SSH_PORT}\n",
+        network.address
+    )
+}
+
 /// The unit of the scripts that run before the container runtime. It is there only where there are some: docker
 /// waits for it, and so does whoever waits for docker: in our image that is `sysinit.target`, which is why this unit names what it
 /// needs one by one.
@@ -266,6 +276,10 @@ mod tests {
         insta::assert_snapshot!(provision_unit());
         insta::assert_snapshot!(resolv_conf(&Network::default()), @"nameserver 10.0.2.3");
         insta::assert_snapshot!(agent_unit());
+        insta::assert_snapshot!(ssh_port(&Network::default()), @r"
+        [Socket]
+        ListenStream=10.0.2.15:61022
+        ");
         insta::assert_snapshot!(environment(&env()));
         insta::assert_snapshot!(runtime_environment(&env()));
         assert_eq!(

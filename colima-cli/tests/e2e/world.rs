@@ -43,6 +43,8 @@ pub(crate) struct World {
     /// For files of the cases.
     pub(crate) scratch: PathBuf,
     pub(crate) registry_port: u16,
+    /// What carries the streams of every machine of the run.
+    pub(crate) transport: String,
 }
 
 impl World {
@@ -71,6 +73,7 @@ impl World {
             home,
             scratch,
             registry_port: free_port(),
+            transport: env::var("COLIMA_E2E_TRANSPORT").unwrap_or_else(|_| "auto".to_owned()),
         }
     }
 
@@ -81,6 +84,11 @@ impl World {
         let profile = self.home.join(PROFILE);
         fs::create_dir_all(&profile).expect("the home of the tests can be written");
         let config = super::provision::config(&self.registry());
+        let templates = self.home.join("_templates");
+        fs::create_dir_all(&templates).expect("the home of the tests can be written");
+        let template = format!("transport: {}\n", self.transport);
+        fs::write(templates.join("default.yaml"), &template).expect("a new file");
+        let config = config + &template;
         let file = profile.join("colima.yaml");
         fs::write(&file, config).expect("a new file");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our own file");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    PortForwarder, Settings,
+    PortForwarder, Settings, Transport,
     document::{Content, Entry, Node},
     known_keys::{Key, ROOT, Role, Standing},
     spelling::nearest,
@@ -333,6 +333,15 @@ impl Reader<'_> {
             }
             "forwardAgent" => self.file.settings.forward_agent = self.truth(key, node),
             "sshConfig" => self.file.settings.ssh_config = self.truth(key, node),
+            "sshPort" => self.file.settings.ssh_port = self.number(key, node),
+            "transport" => {
+                if let Some(word) = self.word(key, node) {
+                    self.file.settings.transport = Transport::of(&word);
+                    if self.file.settings.transport.is_none() {
+                        self.wrong(node, key, "it takes auto, virtio or ssh");
+                    }
+                }
+            }
             "env" => self.file.settings.env = self.variables(key, node),
             "network.dns" => self.file.settings.dns = self.addresses(key, node),
             "network.dnsHosts" => {

@@ -133,6 +133,14 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
             config.forward_agent.origin,
         ),
         "sshConfig" => (json!(config.ssh_config.value), config.ssh_config.origin),
+        "sshPort" => (
+            json!(config.ssh_port.value.unwrap_or_default()),
+            config.ssh_port.origin,
+        ),
+        "transport" => (
+            json!(config.transport.value.as_str()),
+            config.transport.origin,
+        ),
         _ => unreachable!("the table of known keys marks {key} as acted on"),
     }
 }

@@ -260,9 +260,14 @@ pub(super) const ROOT: &[Key] = &[
     ),
     key(
         "sshPort",
-        Known(NotYet, Count, Default::Number(0)),
-        "Port of the host that leads to the machine's ssh server.",
+        Acted(Count, Default::Number(0)),
+        "Port of 127.0.0.1 that leads to the machine's ssh server; 0 is none.",
     ),
+    key(
+        "transport",
+        Acted(Choice(super::Transport::WORDS), Default::Text("auto")),
+        "What carries streams between host and machine: a virtio-serial port, or ssh; auto is virtio.",
+    ), // ours
     key(
         "vmType",
         Known(
@@ -428,6 +433,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 44);
+        assert_eq!(leaves.len(), 45);
     }
 }

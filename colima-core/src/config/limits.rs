@@ -89,6 +89,18 @@ pub(super) fn runtime(name: &Setting<String>, violations: &mut Vec<Violation>) -
     Runtime::default()
 }
 
+/// Notes a port that cannot be one.
+pub(super) fn ssh_port(port: &Setting<u32>, violations: &mut Vec<Violation>) {
+    if u16::try_from(port.value).is_err() {
+        violations.push(Violation {
+            key: "sshPort",
+            value: port.value.to_string(),
+            origin: port.origin,
+            limit: Limit::AtMost(u16::MAX.to_string()),
+        });
+    }
+}
+
 /// Notes everything that is out of its limits.
 pub(super) fn check(config: &Config, violations: &mut Vec<Violation>) {
     let mut range = |key, value: String, origin, limit: Option<Limit>| {
