@@ -18,8 +18,8 @@ use crate::{
     environment::Environment,
     guest_user,
     instance::{
-        Carrier, DataDisk, Forwarding, GuestSettings, Images, InstanceSpec, LinkSettings,
-        PortSettings, Tools,
+        Carrier, DataDisk, Forwarding, GuestNerdctl, GuestSettings, Images, InstanceSpec,
+        LinkSettings, PortSettings, Tools,
     },
     ssh::{self, AgentForwarding, ClientConfig, SshKeyError},
     state_dir::{ProfilePaths, StateDir, write_private},
@@ -90,6 +90,12 @@ pub fn assemble(
             },
             ssh_port: config.ssh_port.value,
         },
+        nerdctl: config
+            .nerdctl
+            .value
+            .as_ref()
+            .map(GuestNerdctl::find)
+            .transpose()?,
         guest: None,
     };
     let user = guest_user::mirror(&environment.user);

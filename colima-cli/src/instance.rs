@@ -23,6 +23,7 @@ mod failure;
 mod guest_settings;
 mod images;
 mod link;
+mod nerdctl;
 mod ports;
 mod probe;
 mod provision;
@@ -33,8 +34,9 @@ mod unfinished;
 
 pub(crate) use failure::image as image_failure;
 pub use guest_settings::GuestSettings;
-pub use link::{Carrier, LinkSettings};
 pub(crate) use images::{base_of, build_image, builder as image_builder};
+pub use link::{Carrier, LinkSettings};
+pub use nerdctl::GuestNerdctl;
 use ports::HostPorts;
 pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
@@ -73,6 +75,9 @@ pub struct InstanceSpec {
     /// How the guest is reached.
     #[serde(default)]
     pub link: LinkSettings,
+    /// A nerdctl for the guest.
+    #[serde(default)]
+    pub nerdctl: Option<GuestNerdctl>,
     /// What the guest is told; `None` in records of before it was recorded.
     #[serde(default)]
     pub guest: Option<GuestSettings>,
@@ -228,14 +233,17 @@ impl Instance {
             Ok((record, agent, relays, ports))
         });
         Ok(match parts {
-            Ok((record, agent, relays, ports)) => Found::Instance(Box::new(Self {
-                paths: paths.clone(),
-                record,
-                machine,
-                agent,
-                relays,
-                ports,
-            })),
+            Ok((record, agent, relays, ports)) => {
+                link::settled(agent.transport()).await;
+                Found::Instance(Box::new(Self {
+                    paths: paths.clone(),
+                    record,
+                    machine,
+                    agent,
+                    relays,
+                    ports,
+                }))
+            }
             Err(why) => Found::Stranded(Stranded { machine, why }),
         })
     }
@@ -273,6 +281,7 @@ impl Instance {
         compare("runtime", running.runtime == wanted.runtime);
         compare("ports", running.ports == wanted.ports);
         compare("transport", running.link.carrier == wanted.link.carrier);
+        compare("nerdctl", running.nerdctl == wanted.nerdctl);
         compare("ssh-port", running.link.ssh_port == wanted.link.ssh_port);
         if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
             differing.extend(told.differing(wanted));

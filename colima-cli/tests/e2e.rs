@@ -13,6 +13,7 @@ mod e2e {
     pub(crate) mod another_user;
     pub(crate) mod command;
     pub(crate) mod command_line;
+    pub(crate) mod containerd;
     pub(crate) mod containers;
     pub(crate) mod hygiene;
     pub(crate) mod images;
@@ -30,7 +31,8 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, command_line, containers, hygiene, images, interrupted, life, ports, provision,
+    another_user, command_line, containerd, containers, hygiene, images, interrupted, life, ports,
+    provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     published(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
+    other_runtime(&mut suite);
     end(&mut suite);
 
     suite.world().clear();
@@ -292,6 +295,20 @@ fn lives(suite: &mut Suite) {
     });
     suite.case("resources::a_full_disk_is_an_error_inside", |world| {
         resources::a_full_disk_is_an_error_inside(world, &SMALL);
+    });
+}
+
+/// Another runtime, in the small machine.
+fn other_runtime(suite: &mut Suite) {
+    suite.case("containerd::the_socket_is_the_hosts", |world| {
+        containerd::the_socket_is_the_hosts(world, &SMALL);
+    });
+    suite.case(
+        "containerd::a_nerdctl_of_the_users",
+        containerd::a_nerdctl_of_the_users,
+    );
+    suite.case("containerd::what_it_has_is_kept", |world| {
+        containerd::what_it_has_is_kept(world, &SMALL);
     });
 }
 

@@ -177,8 +177,22 @@ pub enum Runtime {
     /// dockerd with its own containerd.
     #[default]
     Docker,
+    /// containerd alone, for `ctr` and `nerdctl`.
+    Containerd,
     /// No runtime: only the virtual machine.
     None,
+}
+
+impl Runtime {
+    /// The word of `colima.yaml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+            Self::None => "none",
+        }
+    }
 }
 
 /// A script that the guest runs at every boot.

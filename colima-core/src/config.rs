@@ -92,6 +92,10 @@ pub struct Settings {
     pub ssh_port: Option<u32>,
     /// What carries streams between host and guest.
     pub transport: Option<Transport>,
+    /// Path of a nerdctl on the host, for the guest.
+    pub nerdctl_path: Option<String>,
+    /// SHA-256 of that file.
+    pub nerdctl_digest: Option<String>,
 }
 
 /// The layers, topmost first. A new profile begins with the template as its file, so whoever has a file
@@ -262,6 +266,17 @@ pub struct Config {
     pub ssh_port: Setting<Option<u16>>,
     /// What carries streams between host and guest; the best that there is unless said otherwise.
     pub transport: Setting<Transport>,
+    /// The nerdctl that the guest is given; none unless said otherwise.
+    pub nerdctl: Setting<Option<Nerdctl>>,
+}
+
+/// A nerdctl of the user's: the image has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nerdctl {
+    /// Absolute path on the host.
+    pub path: String,
+    /// The SHA-256 that the file has to have, in hexadecimal digits.
+    pub digest: String,
 }
 
 impl Default for Config {
@@ -337,6 +352,20 @@ impl Config {
                 None,
             ),
             transport: Setting::choose(layers, |layer| layer.transport, Transport::default()),
+            nerdctl: Setting::choose(
+                layers,
+                |layer| {
+                    let (path, digest) = (&layer.nerdctl_path, &layer.nerdctl_digest);
+                    let said = path.is_some() || digest.is_some();
+                    said.then(|| {
+                        Some(Nerdctl {
+                            path: path.clone().unwrap_or_default(),
+                            digest: digest.clone().unwrap_or_default(),
+                        })
+                    })
+                },
+                None,
+            ),
         }
     }
 

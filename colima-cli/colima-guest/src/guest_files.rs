@@ -198,6 +198,7 @@ pub fn masked_units(runtime: Runtime, data: DataDisk) -> &'static [&'static str]
     ];
     match (runtime, data) {
         (Runtime::Docker, DataDisk::Mounted) => &[],
+        (Runtime::Containerd, DataDisk::Mounted) => &["docker.service", "docker.socket"],
         _ => DOCKER,
     }
 }
@@ -224,6 +225,14 @@ pub fn data_directories(runtime: Runtime) -> &'static [(&'static str, Presence)]
             ("nerdctl", IfThere),
             ("rancher", IfThere),
             ("cni", IfThere),
+        ],
+        Runtime::Containerd => &[
+            ("docker", IfThere),
+            ("containerd", Made),
+            ("buildkit", Made),
+            ("nerdctl", Made),
+            ("rancher", IfThere),
+            ("cni", Made),
         ],
         _ => &[
             ("docker", IfThere),
@@ -293,6 +302,10 @@ mod tests {
         assert!(masked_units(Runtime::Docker, DataDisk::Mounted).is_empty());
         assert!(masked_units(Runtime::Docker, DataDisk::Unusable).contains(&"docker.service"));
         assert!(masked_units(Runtime::None, DataDisk::Mounted).contains(&"docker.service"));
+        let containerd =
+            |data| masked_units(Runtime::Containerd, data).contains(&"containerd.service");
+        assert!(!containerd(DataDisk::Mounted) && containerd(DataDisk::Unusable));
+        assert!(masked_units(Runtime::Containerd, DataDisk::Mounted).contains(&"docker.socket"));
     }
 
     proptest! {

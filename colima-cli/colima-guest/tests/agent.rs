@@ -77,7 +77,10 @@ async fn hosts_on_the_socket() {
     };
     for mux in [connect(), connect()] {
         let (reply, stdout, _) = run(&mux, &["echo", "there"], b"").await;
-        assert!(matches!(reply, Reply::Exited { exit_code: 0, .. }), "{reply:?}");
+        assert!(
+            matches!(reply, Reply::Exited { exit_code: 0, .. }),
+            "{reply:?}"
+        );
         assert_eq!(stdout, b"there\n");
     }
     serving.abort();

@@ -85,7 +85,11 @@ pub struct SettingsArgs {
     ssh_port: Option<u32>,
     /// What carries streams between host and machine [default: auto, which is virtio]
     #[arg(
-        long, value_enum, value_name = "NAME", hide_possible_values = true, help_heading = "Advanced"
+        long,
+        value_enum,
+        value_name = "NAME",
+        hide_possible_values = true,
+        help_heading = "Advanced"
     )]
     transport: Option<TransportArg>,
     /// The guest's architecture: host, x86_64 or aarch64
@@ -98,11 +102,10 @@ pub struct SettingsArgs {
 pub enum RuntimeArg {
     /// docker, with its own containerd
     Docker,
+    /// containerd alone, for ctr and nerdctl
+    Containerd,
     /// only the machine
     None,
-    /// not available yet
-    #[value(hide = true)]
-    Containerd,
     /// not available yet
     #[value(hide = true)]
     Incus,
@@ -185,6 +188,8 @@ impl SettingsArgs {
             ssh_config: self.ssh_config,
             ssh_port: self.ssh_port,
             transport: self.transport.map(TransportArg::setting),
+            nerdctl_path: None,
+            nerdctl_digest: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
+    time::Duration,
 };
 
 use colima_core::{
@@ -23,12 +24,12 @@ use colima_core::{
 };
 use colima_net::{
     forward,
-    mux::{Mux, MuxConfig},
+    mux::{LinkState, Mux, MuxConfig},
     ssh::{Credential, HostKey, Login, Ssh, SshConfig},
 };
 use colima_vm::machine::{HostPort, Machine, Network};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::failure;
 use crate::{
@@ -130,6 +131,18 @@ pub(super) fn open(
     }
 }
 
+/// How long the first attempt of a link may take until nobody waits for it any more.
+const SETTLING: Duration = Duration::from_secs(15);
+
+/// Waits until the link is up, or has failed once: whoever asks the guest before then is told that it does not
+/// answer, when all that it takes is a login.
+pub(super) async fn settled(mux: &Mux) {
+    let mut state = mux.state();
+    let settled = state.wait_for(|state| !matches!(state, LinkState::Connecting));
+    // Too long, or gone: the first question will say so.
+    let _ = timeout(SETTLING, settled).await;
+}
+
 /// It does not keep the machine: a machine whose owner is gone is not held by its own streams.
 fn over_virtio(machine: &Arc<Machine>) -> Mux {
     let machine = Arc::downgrade(machine);
@@ -148,7 +161,8 @@ fn over_ssh(paths: &ProfilePaths, user: &str, port: u16) -> Result<Mux, CommandE
     let mut public = paths.ssh_host_key.clone().into_os_string();
     public.push(".pub");
     let public = std::path::PathBuf::from(public);
-    let line = fs::read_to_string(&public).map_err(|error| failure::file("read", &public, &error))?;
+    let line =
+        fs::read_to_string(&public).map_err(|error| failure::file("read", &public, &error))?;
     let host_key: HostKey = line.parse().map_err(|error| {
         let what = format!("{} holds no key", public.display());
         CommandError::new(ErrorKind::Failure, what).caused_by(&error)

@@ -163,11 +163,7 @@ struct Barrier {
 
 impl HostPorts {
     /// Begins to keep the ports, on the current runtime.
-    pub(super) fn open(
-        settings: &PortSettings,
-        agent: &Agent<Mux>,
-        ssh_port: Option<u16>,
-    ) -> Self {
+    pub(super) fn open(settings: &PortSettings, agent: &Agent<Mux>, ssh_port: Option<u16>) -> Self {
         if settings.forwarding == Forwarding::Off {
             return Self { keeper: None };
         }

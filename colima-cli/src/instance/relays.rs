@@ -28,6 +28,9 @@ use crate::{
 /// Where dockerd listens in the guest.
 pub(super) const DOCKER_SOCKET: &str = "/run/docker.sock";
 
+/// Where containerd listens in the guest.
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+
 /// Most docker clients at once. A client beyond that waits, it is not refused.
 const MOST_DOCKER_CLIENTS: usize = 1024;
 
@@ -65,6 +68,13 @@ impl Relays {
         if record.spec.runtime == Runtime::Docker {
             let docker = DockerAware::new(guest.clone(), ports.judge(agent));
             relays.add(&paths.docker_socket, unix(DOCKER_SOCKET), docker)?;
+        }
+        if record.spec.runtime == Runtime::Containerd {
+            relays.add(
+                &paths.containerd_socket,
+                unix(CONTAINERD_SOCKET),
+                guest.clone(),
+            )?;
         }
         Ok(relays)
     }

@@ -105,6 +105,10 @@ impl Instance {
             RUNTIME_LIMIT
         };
         let versions = wait_for_runtime(&machine, &agent, watch, limit).await?;
+        if let Some(nerdctl) = &spec.nerdctl {
+            begin("installing nerdctl");
+            nerdctl.install(&agent).await?;
+        }
         if scripts {
             begin("running the scripts");
             provision::finish(&agent, watch).await?;

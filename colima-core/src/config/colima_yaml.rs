@@ -342,6 +342,8 @@ impl Reader<'_> {
                     }
                 }
             }
+            "nerdctl.path" => self.file.settings.nerdctl_path = self.word(key, node),
+            "nerdctl.digest" => self.file.settings.nerdctl_digest = self.word(key, node),
             "env" => self.file.settings.env = self.variables(key, node),
             "network.dns" => self.file.settings.dns = self.addresses(key, node),
             "network.dnsHosts" => {

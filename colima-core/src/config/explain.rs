@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    Config, ConfigFile, Origin, Standing,
+    Config, ConfigFile, Nerdctl, Origin, Standing,
     known_keys::{Role, leaves},
 };
-use crate::boot::Runtime;
 
 /// One key of `colima.yaml`, explained.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,13 +102,7 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
             json!(config.arch.value.map_or("host", crate::Arch::as_str)),
             config.arch.origin,
         ),
-        "runtime" => {
-            let word = match config.runtime.value {
-                Runtime::Docker => "docker",
-                Runtime::None => "none",
-            };
-            (json!(word), config.runtime.origin)
-        }
+        "runtime" => (json!(config.runtime.value.as_str()), config.runtime.origin),
         "autoActivate" => (
             json!(config.auto_activate.value),
             config.auto_activate.origin,
@@ -137,10 +130,17 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
             json!(config.ssh_port.value.unwrap_or_default()),
             config.ssh_port.origin,
         ),
+        "nerdctl.path" => nerdctl(config, |nerdctl| &nerdctl.path),
+        "nerdctl.digest" => nerdctl(config, |nerdctl| &nerdctl.digest),
         "transport" => (
             json!(config.transport.value.as_str()),
             config.transport.origin,
         ),
         _ => unreachable!("the table of known keys marks {key} as acted on"),
     }
+}
+
+fn nerdctl(config: &Config, of: impl Fn(&Nerdctl) -> &str) -> (Value, Origin) {
+    let value = config.nerdctl.value.as_ref();
+    (json!(value.map_or("", of)), config.nerdctl.origin)
 }

@@ -224,6 +224,11 @@ pub(super) const ROOT: &[Key] = &[
         Known(NotYet, Truth, OFF),
         "Virtual machines in the machine.",
     ),
+    key(
+        "nerdctl",
+        Section(NERDCTL),
+        "A nerdctl of this host for the machine, which has none.",
+    ), // ours
     key("network", Section(NETWORK), "The machine's network."),
     key(
         "portForwarder",
@@ -305,6 +310,19 @@ const KUBERNETES: &[Key] = &[
         "version",
         Known(NotYet, Text, Default::Text("v1.35.0+k3s1")),
         "Version of k3s.",
+    ),
+];
+
+const NERDCTL: &[Key] = &[
+    key(
+        "digest",
+        Acted(Text, Default::Text("")),
+        "SHA-256 of the file, as sha256sum prints it.",
+    ),
+    key(
+        "path",
+        Acted(Text, Default::Text("")),
+        "Absolute path of the file on this host.",
     ),
 ];
 
@@ -433,6 +451,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 45);
+        assert_eq!(leaves.len(), 47);
     }
 }

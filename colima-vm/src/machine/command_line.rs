@@ -26,7 +26,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     accelerator::Accelerator,
-    spec::{Access, Boot, Disk, DiskFormat, Durability, HostPort, MachineSpec, Network, STREAM_PORTS},
+    spec::{
+        Access, Boot, Disk, DiskFormat, Durability, HostPort, MachineSpec, Network, STREAM_PORTS,
+    },
 };
 
 /// What the argument vector depends on besides the specification.

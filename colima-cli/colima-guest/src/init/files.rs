@@ -25,7 +25,8 @@ use crate::{
     accounts::{AccountFiles, with_user},
     guest_files::{
         DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, agent_unit, environment, hosts,
-        masked_units, provision_unit, resolv_conf, runtime_environment, ssh_port, sudoers, with_block,
+        masked_units, provision_unit, resolv_conf, runtime_environment, ssh_port, sudoers,
+        with_block,
     },
     provision,
 };

@@ -108,9 +108,20 @@ fn ports_of_the_host_are_on_loopback_alone() {
         "{text}"
     );
     spec.validate().unwrap();
-    for ports in [vec![port(0, 1)], vec![port(1, 0)], vec![port(1, 2), port(1, 3)]] {
+    for ports in [
+        vec![port(0, 1)],
+        vec![port(1, 0)],
+        vec![port(1, 2), port(1, 3)],
+    ] {
         let network = Network::Reachable(ports);
-        assert!(MachineSpec { network, ..spec.clone() }.validate().is_err());
+        assert!(
+            MachineSpec {
+                network,
+                ..spec.clone()
+            }
+            .validate()
+            .is_err()
+        );
     }
 }
 
