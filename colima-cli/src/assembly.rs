@@ -14,6 +14,7 @@ use colima_core::{
 };
 
 use crate::{
+    certificates,
     command_error::{CommandError, ErrorKind},
     environment::Environment,
     guest_user,
@@ -116,6 +117,13 @@ pub fn assemble(
         docker_daemon_json: docker_configuration(config, &env, gateway)?,
         env,
         hosts: hosts.addresses,
+        certificates: certificates::authorities(&config.certificates.value)?,
+        registry_files: match config.runtime.value {
+            Runtime::Docker => {
+                certificates::registries(&environment.docker_config_dir()?.join("certs.d"))?
+            }
+            _ => Vec::new(),
+        },
         provision: config.provision.value.clone(),
         clock_unix_nanos: clock(),
     };

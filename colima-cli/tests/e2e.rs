@@ -11,6 +11,7 @@ use std::{env, process::ExitCode};
 
 mod e2e {
     pub(crate) mod another_user;
+    pub(crate) mod certificates;
     pub(crate) mod command;
     pub(crate) mod command_line;
     pub(crate) mod containerd;
@@ -31,8 +32,8 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, command_line, containerd, containers, hygiene, images, interrupted, life, ports,
-    provision,
+    another_user, certificates, command_line, containerd, containers, hygiene, images, interrupted,
+    life, ports, provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -132,8 +133,14 @@ fn relay(suite: &mut Suite) {
     );
     if env::var_os("COLIMA_TEST_REGISTRY").is_some() {
         suite.case("images::push_and_pull", images::push_and_pull);
+        suite.case(
+            "certificates::registries_of_private_authorities",
+            certificates::registries_of_private_authorities,
+        );
     } else {
-        suite.skip("images::push_and_pull", "there is no docker-registry here");
+        let why = "there is no docker-registry here";
+        suite.skip("images::push_and_pull", why);
+        suite.skip("certificates::registries_of_private_authorities", why);
     }
     suite.case(
         "streams::fifty_connections_at_once",

@@ -71,6 +71,12 @@ pub struct BootConfig {
     /// Further names in `/etc/hosts`.
     #[serde(default)]
     pub hosts: BTreeMap<String, IpAddr>,
+    /// Whom the guest trusts beyond what its image does.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
+    /// What docker shows to registries, and what it trusts in them.
+    #[serde(default)]
+    pub registry_files: Vec<RegistryFile>,
     /// Scripts to run, in the order of the configuration.
     #[serde(default)]
     pub provision: Vec<Provision>,
@@ -98,6 +104,8 @@ impl BootConfig {
             docker_daemon_json: "{}".to_owned(),
             env: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            certificates: Vec::new(),
+            registry_files: Vec::new(),
             provision: Vec::new(),
             clock_unix_nanos: 0,
         }
@@ -193,6 +201,28 @@ impl Runtime {
             Self::None => "none",
         }
     }
+}
+
+/// Certificates of authorities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// File name without directory and ending.
+    pub name: String,
+    /// PEM text (RFC 7468) of one or more.
+    pub pem: String,
+}
+
+/// A file of `/etc/docker/certs.d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryFile {
+    /// The registry, as in the name of an image: host, and port where there is one.
+    pub registry: String,
+    /// File name: `*.crt` is trusted, `*.cert` and `*.key` are the client's own.
+    pub name: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// A script that the guest runs at every boot.
@@ -307,7 +337,13 @@ mod tests {
     #[test]
     fn an_older_document_has_no_scripts() {
         let mut old = serde_json::json!(BootConfig::new("colima", User::first("ada")));
-        for newer in ["hosts", "provision", "ssh_listen"] {
+        for newer in [
+            "hosts",
+            "provision",
+            "ssh_listen",
+            "certificates",
+            "registry_files",
+        ] {
             old.as_object_mut().unwrap().remove(newer).unwrap();
         }
         let read: BootConfig = serde_json::from_value(old).unwrap();

@@ -92,6 +92,8 @@ pub struct Settings {
     pub ssh_port: Option<u32>,
     /// What carries streams between host and guest.
     pub transport: Option<Transport>,
+    /// Files and directories of the host with certificates that the guest trusts.
+    pub certificates: Option<Vec<String>>,
     /// Path of a nerdctl on the host, for the guest.
     pub nerdctl_path: Option<String>,
     /// SHA-256 of that file.
@@ -266,6 +268,8 @@ pub struct Config {
     pub ssh_port: Setting<Option<u16>>,
     /// What carries streams between host and guest; the best that there is unless said otherwise.
     pub transport: Setting<Transport>,
+    /// Files and directories of the host with certificates that the guest trusts.
+    pub certificates: Setting<Vec<String>>,
     /// The nerdctl that the guest is given; none unless said otherwise.
     pub nerdctl: Setting<Option<Nerdctl>>,
 }
@@ -352,6 +356,7 @@ impl Config {
                 None,
             ),
             transport: Setting::choose(layers, |layer| layer.transport, Transport::default()),
+            certificates: Setting::choose(layers, |layer| layer.certificates.clone(), Vec::new()),
             nerdctl: Setting::choose(
                 layers,
                 |layer| {

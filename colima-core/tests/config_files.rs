@@ -56,6 +56,7 @@ fn every_key_that_is_acted_on() {
         ssh_config: Some(false),
         ssh_port: Some(2222),
         transport: Some(Transport::Ssh),
+        certificates: Some(vec!["/etc/ca".to_owned()]),
         nerdctl_path: Some("/opt/nerdctl".to_owned()),
         nerdctl_digest: Some("abc".to_owned()),
     };
@@ -77,6 +78,7 @@ forwardAgent: true
 sshConfig: false
 sshPort: 2222
 transport: ssh
+certificates: /etc/ca
 nerdctl: {path: /opt/nerdctl, digest: abc}
 network:
   portBind: all
@@ -193,6 +195,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("arch", "x86_64"),
     ("autoActivate", "false"),
     ("binfmt", "false"),
+    ("certificates", "[/etc/ca]"),
     ("cpu", "3"),
     ("cpuType", "qemu64"),
     ("disk", "101"),

@@ -188,6 +188,7 @@ impl SettingsArgs {
             ssh_config: self.ssh_config,
             ssh_port: self.ssh_port,
             transport: self.transport.map(TransportArg::setting),
+            certificates: None,
             nerdctl_path: None,
             nerdctl_digest: None,
         }

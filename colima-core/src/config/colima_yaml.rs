@@ -342,6 +342,7 @@ impl Reader<'_> {
                     }
                 }
             }
+            "certificates" => self.file.settings.certificates = self.texts(key, node),
             "nerdctl.path" => self.file.settings.nerdctl_path = self.word(key, node),
             "nerdctl.digest" => self.file.settings.nerdctl_digest = self.word(key, node),
             "env" => self.file.settings.env = self.variables(key, node),
@@ -431,6 +432,20 @@ impl Reader<'_> {
             self.wrong(node, key, "it takes a list of addresses, such as [1.1.1.1]");
         }
         addresses
+    }
+
+    /// Texts in a list, or one alone.
+    fn texts(&mut self, key: &str, node: &Node) -> Option<Vec<String>> {
+        let items = match &node.content {
+            Content::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let text = self.text;
+        let texts: Option<Vec<String>> = items.iter().map(|item| item.scalar_text(text)).collect();
+        if texts.is_none() {
+            self.wrong(node, key, "it takes a list of texts");
+        }
+        texts
     }
 
     fn variables(&mut self, key: &str, node: &Node) -> BTreeMap<String, String> {

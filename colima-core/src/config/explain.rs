@@ -91,6 +91,7 @@ fn in_effect(key: &str, config: &Config) -> Vec<Explained> {
 
 fn value_of(key: &str, config: &Config) -> (Value, Origin) {
     match key {
+        "certificates" => (json!(config.certificates.value), config.certificates.origin),
         "cpu" => (json!(config.cpus.value), config.cpus.origin),
         "memory" => (json!(config.memory.value.exact()), config.memory.origin),
         "disk" => (json!(config.disk.value.exact()), config.disk.origin),

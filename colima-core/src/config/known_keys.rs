@@ -131,6 +131,11 @@ pub(super) const ROOT: &[Key] = &[
         "Run programs of other architectures.",
     ),
     key(
+        "certificates",
+        Acted(Texts, Default::List(&[])),
+        "Files of this host, or directories of them, with certificates that the machine trusts.",
+    ), // ours
+    key(
         "cpu",
         Acted(Count, Default::Number(2)),
         "Processors of the virtual machine.",
@@ -451,6 +456,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 47);
+        assert_eq!(leaves.len(), 48);
     }
 }

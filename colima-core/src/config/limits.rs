@@ -166,6 +166,15 @@ pub(super) fn check(config: &Config, violations: &mut Vec<Violation>) {
     }
     check_hosts(&config.dns_hosts, violations);
     check_nerdctl(&config.nerdctl, violations);
+    let relative = |path: &&String| !path.starts_with('/');
+    for path in config.certificates.value.iter().filter(relative) {
+        violations.push(Violation {
+            key: "certificates",
+            value: format!("{path:?}"),
+            origin: config.certificates.origin,
+            limit: Limit::Form("use the absolute path of a file or directory of this host"),
+        });
+    }
 }
 
 /// A program for the guest is named by where it is and what it is; neither alone will do.

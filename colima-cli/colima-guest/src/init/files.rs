@@ -245,7 +245,7 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), GuestE
     replace().map_err(failed)
 }
 
-fn write_block(path: &Path, block: &str) -> Result<(), GuestError> {
+pub(super) fn write_block(path: &Path, block: &str) -> Result<(), GuestError> {
     let old = read_or_empty(path)?;
     write(path, with_block(&old, block).as_bytes(), 0o644)
 }
