@@ -20,6 +20,7 @@ mod e2e {
     pub(crate) mod images;
     pub(crate) mod interrupted;
     pub(crate) mod life;
+    pub(crate) mod newcomer;
     pub(crate) mod ports;
     pub(crate) mod process;
     pub(crate) mod provision;
@@ -33,7 +34,7 @@ mod e2e {
 use colima_core::Bytes;
 use e2e::{
     another_user, certificates, command_line, containerd, containers, hygiene, images, interrupted,
-    life, ports, provision,
+    life, newcomer, ports, provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -324,6 +325,11 @@ fn end(suite: &mut Suite) {
         "hygiene::delete_leaves_nothing",
         hygiene::delete_leaves_nothing,
     );
+    let newcomer = "newcomer::reads_the_readme_of_colima";
+    match newcomer::cannot() {
+        None => suite.case(newcomer, newcomer::reads_the_readme_of_colima),
+        Some(why) => suite.skip(newcomer, why),
+    }
     let another_user = "another_user::may_do_the_same";
     if rustix::process::getuid().is_root() {
         suite.case(another_user, another_user::may_do_the_same);
