@@ -297,7 +297,7 @@ fn lives(suite: &mut Suite) {
     suite.case("life::all_is_there_after_a_delete", life::it_is_still_there);
     suite.case("life::two_profiles_at_once", |world| {
         world.machine_runs();
-        SMALL.start(world, OTHER_PROFILE);
+        life::a_port_for_ssh(world, &SMALL);
         SMALL.is_inside(world, OTHER_PROFILE);
         life::profiles_are_apart(world);
     });

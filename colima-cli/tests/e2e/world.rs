@@ -298,7 +298,7 @@ fn busybox_program() -> PathBuf {
 }
 
 /// A port that nobody listens on now. The registry's, which has to be known before it runs.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback is up");
     listener.local_addr().expect("bound").port()
 }
