@@ -7,9 +7,13 @@
 export COLIMA_SKIPPED=$target/skipped.txt
 skip() { printf '%s\n' "$1" >>"$COLIMA_SKIPPED"; }
 
-# end_to_end FORM LOG: FORM is `short` or `long`; what is printed is appended to LOG.
+# What shows that machines work over ssh as well, in the short form; the long form is everything.
+over_ssh=(command_line::first_start containers::run_has containers::exec_sees streams::fifty ports::published
+    ports::datagrams command_line::ssh_passes hygiene::nobody_listens life::a_killed_daemon command_line::stop)
+
+# end_to_end FORM LOG [TRANSPORT [CASE...]]: FORM is `short` or `long`; what is printed is appended to LOG.
 end_to_end() {
-    local form=$1 log=$2
+    local form=$1 log=$2 transport=${3:-auto} cases=("${@:4}")
     use_own_colima
     export COLIMA_HOME=$target/e2e/home DOCKER_CONFIG=$target/e2e/docker-config
     require_short_path
@@ -23,6 +27,7 @@ end_to_end() {
         skip 'push and pull: no package docker-registry for this distribution'
     fi
     unpack_package busybox-static && export COLIMA_TEST_BUSYBOX=$unpacked
-    COLIMA_E2E=$form "$CARGO" test --locked -p colima --test e2e -- --test-threads=1 --show-output 2>&1 |
+    COLIMA_E2E=$form COLIMA_E2E_TRANSPORT=$transport \
+        "$CARGO" test --locked -p colima --test e2e -- --test-threads=1 --show-output "${cases[@]}" 2>&1 |
         tee -a "$log"
 }

@@ -32,6 +32,7 @@ needed_for_testing() {
     printf '%s\n' \
         'strace strace' \
         'nm binutils' \
+        'openssl openssl' \
         'mkfs.ext4 e2fsprogs' \
         'mkfs.xfs xfsprogs' \
         'mkfs.btrfs btrfs-progs' \

@@ -43,6 +43,8 @@ failed=0
 
 stage 'Testing the whole program in a virtual machine'
 end_to_end short "$log" || failed=1
+stage 'The same over ssh, in part'
+end_to_end short "$log" ssh "${over_ssh[@]}" || failed=1
 
 # Ignored tests carry their reason, others print it. One that another test starts is not left out.
 sed -n '/ignored, started by /d; s/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)/\1: \2/p' "$log" >>"$COLIMA_SKIPPED"

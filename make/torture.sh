@@ -49,6 +49,8 @@ if [[ $parts == *' whole '* ]]; then
     stage 'The whole program, long form'
     # The suite ends its machine itself when it is interrupted by nobody, so it is not cut short.
     end_to_end long "$log"
+    stage 'The whole program over ssh'
+    end_to_end short "$log" ssh
 fi
 
 if [[ $parts == *' random '* ]]; then

@@ -9,15 +9,19 @@ use std::{
 use colima_core::{
     Arch,
     boot::{BootConfig, Network, Runtime},
-    config::{Config, Origin, PortForwarder, resolve_hosts},
+    config::{Config, Origin, PortForwarder, Transport, resolve_hosts},
     runtime::{DaemonDefaults, Proxies, daemon_json, off_loopback},
 };
 
 use crate::{
+    certificates,
     command_error::{CommandError, ErrorKind},
     environment::Environment,
     guest_user,
-    instance::{DataDisk, Forwarding, GuestSettings, Images, InstanceSpec, PortSettings, Tools},
+    instance::{
+        Carrier, DataDisk, Forwarding, GuestNerdctl, GuestSettings, Images, InstanceSpec,
+        LinkSettings, PortSettings, Tools,
+    },
     ssh::{self, AgentForwarding, ClientConfig, SshKeyError},
     state_dir::{ProfilePaths, StateDir, write_private},
 };
@@ -80,6 +84,19 @@ pub fn assemble(
             },
             plain: config.port_bind.value.clone(),
         },
+        link: LinkSettings {
+            carrier: match config.transport.value {
+                Transport::Ssh => Carrier::Ssh,
+                _ => Carrier::Virtio,
+            },
+            ssh_port: config.ssh_port.value,
+        },
+        nerdctl: config
+            .nerdctl
+            .value
+            .as_ref()
+            .map(GuestNerdctl::find)
+            .transpose()?,
         guest: None,
     };
     let user = guest_user::mirror(&environment.user);
@@ -94,11 +111,19 @@ pub fn assemble(
         user,
         ssh_host_key: keys.host.private,
         ssh_authorized_keys: vec![keys.user.public],
+        ssh_listen: spec.link.ssh_listen(),
         network,
         runtime: spec.runtime,
         docker_daemon_json: docker_configuration(config, &env, gateway)?,
         env,
         hosts: hosts.addresses,
+        certificates: certificates::authorities(&config.certificates.value)?,
+        registry_files: match config.runtime.value {
+            Runtime::Docker => {
+                certificates::registries(&environment.docker_config_dir()?.join("certs.d"))?
+            }
+            _ => Vec::new(),
+        },
         provision: config.provision.value.clone(),
         clock_unix_nanos: clock(),
     };

@@ -11,7 +11,7 @@ mod host;
 mod surroundings;
 
 pub use host::{Kvm, Program, Purpose};
-pub use surroundings::OtherColima;
+pub use surroundings::{OtherColima, ProfileSeen};
 
 /// Everything that was seen of the host. Plain data: the judgement is [`examine`]'s.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ pub struct Observed {
     pub host: (u32, Option<Bytes>),
     /// Processors and memory that the profile wants, or why its configuration cannot be used.
     pub wanted: Result<(u32, Bytes), String>,
+    /// What keeps ports of the configuration from being opened, a sentence each.
+    pub port_obstacles: Vec<String>,
+    /// What the profile's machine says.
+    pub profile: ProfileSeen,
     /// `/proc/sys/net/ipv4/ip_unprivileged_port_start`.
     pub first_free_port: Option<u64>,
     /// What leads docker elsewhere, in a sentence.
@@ -123,6 +127,7 @@ pub fn examine(seen: &Observed) -> Vec<Finding> {
     findings.push(host::user_namespaces(seen));
     findings.push(host::disk(seen.free.as_ref()));
     findings.push(host::resources(seen.host, &seen.wanted));
+    findings.push(surroundings::profile(&seen.profile));
     findings.extend(surroundings::network(seen));
     findings.push(surroundings::docker(seen));
     findings.push(surroundings::state(&seen.state));

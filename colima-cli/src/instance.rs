@@ -6,10 +6,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use colima_core::{Arch, Bytes, boot::Runtime};
-use colima_net::{
-    agent::Agent,
-    mux::{Mux, MuxConfig},
-};
+use colima_net::{agent::Agent, mux::Mux};
 use colima_vm::{
     image::ImageId,
     machine::{self, Machine, OnDrop, StopPlan},
@@ -25,6 +22,8 @@ use crate::{
 mod failure;
 mod guest_settings;
 mod images;
+mod link;
+mod nerdctl;
 mod ports;
 mod probe;
 mod provision;
@@ -36,6 +35,8 @@ mod unfinished;
 pub(crate) use failure::image as image_failure;
 pub use guest_settings::GuestSettings;
 pub(crate) use images::{base_of, build_image, builder as image_builder};
+pub use link::{Carrier, LinkSettings};
+pub use nerdctl::GuestNerdctl;
 use ports::HostPorts;
 pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
@@ -71,6 +72,12 @@ pub struct InstanceSpec {
     /// Ports of the guest on the host.
     #[serde(default)]
     pub ports: PortSettings,
+    /// How the guest is reached.
+    #[serde(default)]
+    pub link: LinkSettings,
+    /// A nerdctl for the guest.
+    #[serde(default)]
+    pub nerdctl: Option<GuestNerdctl>,
     /// What the guest is told; `None` in records of before it was recorded.
     #[serde(default)]
     pub guest: Option<GuestSettings>,
@@ -217,20 +224,26 @@ impl Instance {
         };
         let machine = Arc::new(machine);
         let parts = InstanceRecord::read(&paths.record).and_then(|record| {
-            let agent = Agent::new(mux(&machine));
-            let ports = HostPorts::open(&record.spec.ports, &agent);
-            let relays = Relays::open(paths, &record.spec, &agent, &ports)?;
+            let carrier = record.spec.link.carrier;
+            let port = record.ssh_port;
+            let mux = link::open(&machine, paths, &record.user.name, carrier, port)?;
+            let agent = Agent::new(mux);
+            let ports = HostPorts::open(&record.spec.ports, &agent, port);
+            let relays = Relays::open(paths, &record, &agent, &ports)?;
             Ok((record, agent, relays, ports))
         });
         Ok(match parts {
-            Ok((record, agent, relays, ports)) => Found::Instance(Box::new(Self {
-                paths: paths.clone(),
-                record,
-                machine,
-                agent,
-                relays,
-                ports,
-            })),
+            Ok((record, agent, relays, ports)) => {
+                link::settled(agent.transport()).await;
+                Found::Instance(Box::new(Self {
+                    paths: paths.clone(),
+                    record,
+                    machine,
+                    agent,
+                    relays,
+                    ports,
+                }))
+            }
             Err(why) => Found::Stranded(Stranded { machine, why }),
         })
     }
@@ -267,6 +280,9 @@ impl Instance {
         compare("root-disk", running.root_disk == wanted.root_disk);
         compare("runtime", running.runtime == wanted.runtime);
         compare("ports", running.ports == wanted.ports);
+        compare("transport", running.link.carrier == wanted.link.carrier);
+        compare("nerdctl", running.nerdctl == wanted.nerdctl);
+        compare("ssh-port", running.link.ssh_port == wanted.link.ssh_port);
         if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
             differing.extend(told.differing(wanted));
         }
@@ -342,20 +358,4 @@ impl Instance {
     pub fn detach(&self) {
         self.machine.set_on_drop(OnDrop::Detach);
     }
-}
-
-/// The multiplexer over the machine's first stream port.
-///
-/// It does not keep the machine: a machine whose owner is gone is not held by its own streams.
-fn mux(machine: &Arc<Machine>) -> Mux {
-    let machine = Arc::downgrade(machine);
-    let dial = move || {
-        let machine = machine.upgrade();
-        async move {
-            let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
-            let machine = machine.ok_or_else(gone)?;
-            machine.port(0).await.map_err(std::io::Error::other)
-        }
-    };
-    Mux::new(dial, MuxConfig::default())
 }

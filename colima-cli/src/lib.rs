@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod assembly;
+pub mod certificates;
 pub mod command_error;
 mod commands;
 pub mod control;

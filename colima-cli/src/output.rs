@@ -91,6 +91,8 @@ pub struct StatusReport {
     pub ip_address: Option<String>,
     /// The docker socket on the host.
     pub docker_socket: Option<PathBuf>,
+    /// The containerd socket on the host.
+    pub containerd_socket: Option<PathBuf>,
     /// Processors.
     pub cpus: u32,
     /// Memory.
@@ -121,7 +123,7 @@ impl StatusReport {
         };
         rows.push(("driver", driver));
         rows.push(("arch", self.arch.to_string()));
-        rows.push(("runtime", runtime_word(self.runtime).to_owned()));
+        rows.push(("runtime", self.runtime.as_str().to_owned()));
         let mut optional = |name, value: Option<String>| {
             if let Some(value) = value {
                 rows.push((name, value));
@@ -129,7 +131,8 @@ impl StatusReport {
         };
         optional("mountType", self.mount_type.clone());
         optional("address", self.ip_address.clone());
-        optional("docker socket", self.docker_url());
+        optional("docker socket", url(self.docker_socket.as_ref()));
+        optional("containerd socket", url(self.containerd_socket.as_ref()));
         optional("ports", self.ports.as_ref().and_then(PortReport::brief));
         if detail == Detail::Extended {
             rows.push(("cpu", self.cpus.to_string()));
@@ -161,7 +164,7 @@ impl StatusReport {
         put("display_name", json!(self.display_name));
         put("driver", json!(self.driver));
         put("arch", json!(self.arch));
-        put("runtime", json!(runtime_word(self.runtime)));
+        put("runtime", json!(self.runtime.as_str()));
         put(
             "mount_type",
             json!(self.mount_type.as_deref().unwrap_or("")),
@@ -169,8 +172,13 @@ impl StatusReport {
         if let Some(address) = &self.ip_address {
             put("ip_address", json!(address));
         }
-        if let Some(socket) = self.docker_url() {
-            put("docker_socket", json!(socket));
+        for (key, socket) in [
+            ("docker_socket", &self.docker_socket),
+            ("containerd_socket", &self.containerd_socket),
+        ] {
+            if let Some(url) = url(socket.as_ref()) {
+                put(key, json!(url));
+            }
         }
         put("kubernetes", json!(false));
         put("cpu", json!(self.cpus));
@@ -189,11 +197,11 @@ impl StatusReport {
         }
         format!("{}\n", Value::Object(object))
     }
+}
 
-    fn docker_url(&self) -> Option<String> {
-        let socket = self.docker_socket.as_ref()?;
-        Some(format!("unix://{}", socket.display()))
-    }
+/// How a socket is told to its clients.
+fn url(socket: Option<&PathBuf>) -> Option<String> {
+    Some(format!("unix://{}", socket?.display()))
 }
 
 /// A line of `list`.
@@ -232,7 +240,7 @@ pub fn list_table(entries: &[ListEntry]) -> String {
             entry.cpus.to_string(),
             entry.memory.to_string(),
             entry.disk.to_string(),
-            entry.runtime.map_or("", runtime_word).to_owned(),
+            entry.runtime.map_or("", Runtime::as_str).to_owned(),
             escaped(entry.address.as_deref().unwrap_or_default()),
         ]
     }));
@@ -321,7 +329,7 @@ pub fn list_json(entries: &[ListEntry]) -> String {
             put("address", json!(address));
         }
         if let Some(runtime) = entry.runtime {
-            put("runtime", json!(runtime_word(runtime)));
+            put("runtime", json!(runtime.as_str()));
         }
         put("state", json!(entry.state.as_str()));
         push(&mut lines, format_args!("{}\n", Value::Object(object)));
@@ -346,13 +354,6 @@ pub fn escaped(text: &str) -> String {
             }
         })
         .collect()
-}
-
-fn runtime_word(runtime: Runtime) -> &'static str {
-    match runtime {
-        Runtime::Docker => "docker",
-        _ => "none",
-    }
 }
 
 fn push(text: &mut String, line: fmt::Arguments<'_>) {

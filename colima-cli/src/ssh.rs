@@ -1,7 +1,7 @@
 //! Keys and client configuration for `colima ssh`.
 //!
 //! Both key pairs are made on the host: the guest is told its own host key at boot, so the client can
-//! pin it, and nobody ever answers a first-contact question. There is no TCP port: the client reaches
+//! pin it, and nobody ever answers a first-contact question. No TCP port is needed: the client reaches
 //! the guest's ssh server through the profile's `ssh.sock` and `colima proxy`.
 
 use std::{

@@ -253,6 +253,8 @@ pub struct ProfilePaths {
     pub control_socket: PathBuf,
     /// Where the docker CLI connects.
     pub docker_socket: PathBuf,
+    /// Where containerd's clients connect.
+    pub containerd_socket: PathBuf,
     /// Relay to the guest's ssh server.
     pub ssh_socket: PathBuf,
     /// Configuration for `ssh -F`.
@@ -291,6 +293,7 @@ impl ProfilePaths {
             command_lock: root.join("_locks").join(format!("{name}.lock")),
             control_socket: dir.join("daemon.sock"),
             docker_socket: dir.join("docker.sock"),
+            containerd_socket: dir.join("containerd.sock"),
             ssh_socket: dir.join("ssh.sock"),
             ssh_config: dir.join("ssh_config"),
             ssh_known_hosts: dir.join("ssh_known_hosts"),

@@ -3,7 +3,7 @@
 //! `make test` runs this with its own home under `target/`; by hand see `World::from_environment` for
 //! the variables it needs. The cases share one machine as far as they can, so they run in this order, and
 //! each brings the machine back to what it needs if the one before failed. Words on the command line
-//! choose cases by name. `COLIMA_E2E=long` is the long form.
+//! choose cases by name. `COLIMA_E2E=long` is the long form, `COLIMA_E2E_TRANSPORT=ssh` the whole over ssh.
 
 #![expect(clippy::print_stdout, reason = "a test program reports")]
 
@@ -11,13 +11,16 @@ use std::{env, process::ExitCode};
 
 mod e2e {
     pub(crate) mod another_user;
+    pub(crate) mod certificates;
     pub(crate) mod command;
     pub(crate) mod command_line;
+    pub(crate) mod containerd;
     pub(crate) mod containers;
     pub(crate) mod hygiene;
     pub(crate) mod images;
     pub(crate) mod interrupted;
     pub(crate) mod life;
+    pub(crate) mod newcomer;
     pub(crate) mod ports;
     pub(crate) mod process;
     pub(crate) mod provision;
@@ -30,7 +33,8 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, command_line, containers, hygiene, images, interrupted, life, ports, provision,
+    another_user, certificates, command_line, containerd, containers, hygiene, images, interrupted,
+    life, newcomer, ports, provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     published(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
+    other_runtime(&mut suite);
     end(&mut suite);
 
     suite.world().clear();
@@ -129,8 +134,14 @@ fn relay(suite: &mut Suite) {
     );
     if env::var_os("COLIMA_TEST_REGISTRY").is_some() {
         suite.case("images::push_and_pull", images::push_and_pull);
+        suite.case(
+            "certificates::registries_of_private_authorities",
+            certificates::registries_of_private_authorities,
+        );
     } else {
-        suite.skip("images::push_and_pull", "there is no docker-registry here");
+        let why = "there is no docker-registry here";
+        suite.skip("images::push_and_pull", why);
+        suite.skip("certificates::registries_of_private_authorities", why);
     }
     suite.case(
         "streams::fifty_connections_at_once",
@@ -286,7 +297,7 @@ fn lives(suite: &mut Suite) {
     suite.case("life::all_is_there_after_a_delete", life::it_is_still_there);
     suite.case("life::two_profiles_at_once", |world| {
         world.machine_runs();
-        SMALL.start(world, OTHER_PROFILE);
+        life::a_port_for_ssh(world, &SMALL);
         SMALL.is_inside(world, OTHER_PROFILE);
         life::profiles_are_apart(world);
     });
@@ -295,11 +306,30 @@ fn lives(suite: &mut Suite) {
     });
 }
 
+/// Another runtime, in the small machine.
+fn other_runtime(suite: &mut Suite) {
+    suite.case("containerd::the_socket_is_the_hosts", |world| {
+        containerd::the_socket_is_the_hosts(world, &SMALL);
+    });
+    suite.case(
+        "containerd::a_nerdctl_of_the_users",
+        containerd::a_nerdctl_of_the_users,
+    );
+    suite.case("containerd::what_it_has_is_kept", |world| {
+        containerd::what_it_has_is_kept(world, &SMALL);
+    });
+}
+
 fn end(suite: &mut Suite) {
     suite.case(
         "hygiene::delete_leaves_nothing",
         hygiene::delete_leaves_nothing,
     );
+    let newcomer = "newcomer::reads_the_readme_of_colima";
+    match newcomer::cannot() {
+        None => suite.case(newcomer, newcomer::reads_the_readme_of_colima),
+        Some(why) => suite.skip(newcomer, why),
+    }
     let another_user = "another_user::may_do_the_same";
     if rustix::process::getuid().is_root() {
         suite.case(another_user, another_user::may_do_the_same);

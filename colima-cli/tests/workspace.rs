@@ -2,6 +2,7 @@
 //! about unused, and that each library crate works for somebody who has nothing else of ours.
 
 mod workspace {
+    mod budgets;
     mod crate_graph;
     mod crates_alone;
     mod forgotten_tests;

@@ -30,8 +30,17 @@ pub const DATA_MOUNT: &str = "/mnt/colima-data";
 /// Name of the virtio-serial port that carries the multiplexer.
 pub const MUX_PORT_NAME: &str = "colima.0";
 
-/// The socket of the guest's ssh server; there is no TCP port.
+/// The socket of the guest's ssh server.
 pub const SSH_SOCKET: &str = "/run/colima/sshd.sock";
+
+/// The port on which the guest's ssh server listens as well, on the address of its interface, where the host
+/// wants one ([`BootConfig::ssh_listen`]). It is none that a container would publish, nor one that the
+/// kernel hands out.
+pub const GUEST_SSH_PORT: u16 = 61_022;
+
+/// The socket on which the agent serves the multiplexer where the host comes by ssh. It is for the user of
+/// [`BootConfig::user`], who may become root anyway.
+pub const AGENT_SOCKET: &str = "/run/colima/agent.sock";
 
 /// Everything a guest learns at boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +57,9 @@ pub struct BootConfig {
     pub ssh_host_key: String,
     /// Public keys that may log in as `user`, one line each.
     pub ssh_authorized_keys: Vec<String>,
+    /// Where the ssh server listens besides [`SSH_SOCKET`].
+    #[serde(default)]
+    pub ssh_listen: SshListen,
     /// Address of the guest's network interface; nothing is asked of a DHCP server.
     pub network: Network,
     /// Which container runtime to start.
@@ -59,6 +71,12 @@ pub struct BootConfig {
     /// Further names in `/etc/hosts`.
     #[serde(default)]
     pub hosts: BTreeMap<String, IpAddr>,
+    /// Whom the guest trusts beyond what its image does.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
+    /// What docker shows to registries, and what it trusts in them.
+    #[serde(default)]
+    pub registry_files: Vec<RegistryFile>,
     /// Scripts to run, in the order of the configuration.
     #[serde(default)]
     pub provision: Vec<Provision>,
@@ -80,15 +98,29 @@ impl BootConfig {
             user,
             ssh_host_key: String::new(),
             ssh_authorized_keys: Vec::new(),
+            ssh_listen: SshListen::default(),
             network: Network::default(),
             runtime: Runtime::default(),
             docker_daemon_json: "{}".to_owned(),
             env: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            certificates: Vec::new(),
+            registry_files: Vec::new(),
             provision: Vec::new(),
             clock_unix_nanos: 0,
         }
     }
+}
+
+/// Where the guest's ssh server listens besides its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SshListen {
+    /// Nowhere.
+    #[default]
+    Nowhere,
+    /// On [`GUEST_SSH_PORT`] of the network interface.
+    Port,
 }
 
 /// The guest's one network interface, configured before systemd starts.
@@ -153,8 +185,44 @@ pub enum Runtime {
     /// dockerd with its own containerd.
     #[default]
     Docker,
+    /// containerd alone, for `ctr` and `nerdctl`.
+    Containerd,
     /// No runtime: only the virtual machine.
     None,
+}
+
+impl Runtime {
+    /// The word of `colima.yaml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Certificates of authorities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// File name without directory and ending.
+    pub name: String,
+    /// PEM text (RFC 7468) of one or more.
+    pub pem: String,
+}
+
+/// A file of `/etc/docker/certs.d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryFile {
+    /// The registry, as in the name of an image: host, and port where there is one.
+    pub registry: String,
+    /// File name: `*.crt` is trusted, `*.cert` and `*.key` are the client's own.
+    pub name: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// A script that the guest runs at every boot.
@@ -269,7 +337,13 @@ mod tests {
     #[test]
     fn an_older_document_has_no_scripts() {
         let mut old = serde_json::json!(BootConfig::new("colima", User::first("ada")));
-        for newer in ["hosts", "provision"] {
+        for newer in [
+            "hosts",
+            "provision",
+            "ssh_listen",
+            "certificates",
+            "registry_files",
+        ] {
             old.as_object_mut().unwrap().remove(newer).unwrap();
         }
         let read: BootConfig = serde_json::from_value(old).unwrap();

@@ -88,6 +88,16 @@ pub struct Settings {
     pub forward_agent: Option<bool>,
     /// Whether the user's ssh configuration includes ours.
     pub ssh_config: Option<bool>,
+    /// Port of the host that leads to the guest's ssh server, as written; 0 is none.
+    pub ssh_port: Option<u32>,
+    /// What carries streams between host and guest.
+    pub transport: Option<Transport>,
+    /// Files and directories of the host with certificates that the guest trusts.
+    pub certificates: Option<Vec<String>>,
+    /// Path of a nerdctl on the host, for the guest.
+    pub nerdctl_path: Option<String>,
+    /// SHA-256 of that file.
+    pub nerdctl_digest: Option<String>,
 }
 
 /// The layers, topmost first. A new profile begins with the template as its file, so whoever has a file
@@ -131,6 +141,41 @@ impl PortForwarder {
             Self::On => "ssh",
             Self::Off => "none",
         }
+    }
+}
+
+/// What carries streams between host and guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The best that there is.
+    #[default]
+    Auto,
+    /// A virtio-serial port of the machine.
+    Virtio,
+    /// The guest's ssh server, at a port of the host's loopback.
+    Ssh,
+}
+
+impl Transport {
+    /// The words of `colima.yaml`.
+    pub const WORDS: &'static [&'static str] = &["auto", "virtio", "ssh"];
+
+    /// The word of `colima.yaml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Virtio => "virtio",
+            Self::Ssh => "ssh",
+        }
+    }
+
+    /// The transport of that word.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        [Self::Auto, Self::Virtio, Self::Ssh]
+            .into_iter()
+            .find(|transport| transport.as_str() == word)
     }
 }
 
@@ -219,6 +264,23 @@ pub struct Config {
     pub forward_agent: Setting<bool>,
     /// Whether the user's ssh configuration includes ours; false unless said otherwise: the file is the user's.
     pub ssh_config: Setting<bool>,
+    /// Port of the host's loopback that leads to the guest's ssh server; `None` unless said otherwise.
+    pub ssh_port: Setting<Option<u16>>,
+    /// What carries streams between host and guest; the best that there is unless said otherwise.
+    pub transport: Setting<Transport>,
+    /// Files and directories of the host with certificates that the guest trusts.
+    pub certificates: Setting<Vec<String>>,
+    /// The nerdctl that the guest is given; none unless said otherwise.
+    pub nerdctl: Setting<Option<Nerdctl>>,
+}
+
+/// A nerdctl of the user's: the image has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nerdctl {
+    /// Absolute path on the host.
+    pub path: String,
+    /// The SHA-256 that the file has to have, in hexadecimal digits.
+    pub digest: String,
 }
 
 impl Default for Config {
@@ -238,6 +300,10 @@ impl Config {
         let mut violations = Vec::new();
         let word = Setting::choose(layers, |layer| layer.runtime.clone(), "docker".to_owned());
         let runtime = limits::runtime(&word, &mut violations);
+        limits::ssh_port(
+            &Setting::choose(layers, |layer| layer.ssh_port, 0),
+            &mut violations,
+        );
         let config = Self::choose(layers, runtime);
         limits::check(&config, &mut violations);
         if violations.is_empty() {
@@ -284,6 +350,27 @@ impl Config {
             provision: Setting::choose(layers, |layer| layer.provision.clone(), Vec::new()),
             forward_agent: Setting::choose(layers, |layer| layer.forward_agent, false),
             ssh_config: Setting::choose(layers, |layer| layer.ssh_config, false),
+            ssh_port: Setting::choose(
+                layers,
+                |layer| Some(u16::try_from(layer.ssh_port?).ok().filter(|&port| port > 0)),
+                None,
+            ),
+            transport: Setting::choose(layers, |layer| layer.transport, Transport::default()),
+            certificates: Setting::choose(layers, |layer| layer.certificates.clone(), Vec::new()),
+            nerdctl: Setting::choose(
+                layers,
+                |layer| {
+                    let (path, digest) = (&layer.nerdctl_path, &layer.nerdctl_digest);
+                    let said = path.is_some() || digest.is_some();
+                    said.then(|| {
+                        Some(Nerdctl {
+                            path: path.clone().unwrap_or_default(),
+                            digest: digest.clone().unwrap_or_default(),
+                        })
+                    })
+                },
+                None,
+            ),
         }
     }
 

@@ -66,7 +66,7 @@ fn every_violation_is_reported_at_once() {
         _ => Arch::Aarch64,
     };
     let file = ConfigFile::parse(
-        "cpu: 0\nmemory: 0.25\ndisk: 100000\nrootDisk: 1\nhostname: -x\nruntime: containerd\nnetwork: {dnsHosts: {\"a b\": 10.0.0.1, ok.test: \"x\\ny\"}}\n",
+        "cpu: 0\nmemory: 0.25\ndisk: 100000\nrootDisk: 1\nhostname: -x\nruntime: incus\nsshPort: 70000\nnerdctl: {path: nerdctl}\ncertificates: [ca.pem]\nnetwork: {dnsHosts: {\"a b\": 10.0.0.1, ok.test: \"x\\ny\"}}\n",
     )
     .unwrap();
     let flags = Settings {

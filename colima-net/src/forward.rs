@@ -48,7 +48,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv6Addr, sync::Arc};
 use colima_core::Connect;
 use tokio::sync::Semaphore;
 
-pub use conflict::{Cause, Conflict};
+pub use conflict::{Cause, Conflict, obstacle};
 pub use owner::Owner;
 pub use rules::{Action, Bind, Forward, Place, Plan, Rule, Rules};
 

@@ -52,5 +52,5 @@ pub use process::{ExitStatus, Identity, Pid, host_boot_id};
 pub use qemu::QemuVersion;
 pub use readiness::{BoxError, BoxFuture, Evidence, FirstByte, Readiness, Reason};
 pub use record::MachineRecord;
-pub use spec::{Boot, Kernel, MachineSpec, Network};
+pub use spec::{Boot, HostPort, Kernel, MachineSpec, Network};
 pub use termination::{AskGuest, Rung, RungOutcome, RungReport, StopPlan, StopReport};

@@ -1,4 +1,5 @@
-//! The first service of the guest: it serves the multiplexer on the virtio-serial port.
+//! The first service of the guest: it serves the multiplexer on the virtio-serial port, and on a socket where
+//! the host comes by ssh.
 //!
 //! Streams lead to unix sockets and loopback ports of the guest, and to the agent itself
 //! ([`colima_core::agent`]). The host is trusted here: whoever holds the host's end of the port owns
@@ -6,7 +7,7 @@
 //! mistake on the host does not take the guest down.
 //!
 //! ```text
-//! port thread ── Connection ──▶ mux::serve ──▶ streams::handle ──▶ pump to a socket
+//! port thread ── Connection ─┬▶ mux::serve ──▶ streams::handle ──▶ pump to a socket
 //!                (one stay of the host)                       └──▶ conversation (Request, Reply)
 //!                                              readiness, ports (one task each, many listeners)
 //! ```
@@ -19,6 +20,7 @@ mod notify;
 mod port;
 mod ports;
 mod readiness;
+mod socket;
 mod streams;
 
 use std::{
@@ -30,17 +32,20 @@ use std::{
     time::Duration,
 };
 
-use colima_core::boot::{MUX_PORT_NAME, Runtime};
+use colima_core::boot::{AGENT_SOCKET, MUX_PORT_NAME, Runtime, SshListen};
 use colima_net::mux::{ServeConfig, serve};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     device_events::Watch,
+    provision::{self, BOOT_CONFIG},
     status::{InitStatus, STATUS_PATH},
 };
 
 pub use port::{Connection, Port};
 pub use ports::Ports;
 pub use readiness::Readiness;
+pub use socket::Socket;
 pub use streams::handle;
 
 /// The kernel's list of virtio-serial ports.
@@ -87,19 +92,30 @@ pub fn run(notify_socket: Option<&OsStr>) -> io::Result<Infallible> {
         let mut port = Port::open(&device).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", device.display()))
         })?;
+        let boot = provision::boot_config(Path::new(BOOT_CONFIG))?;
+        if boot.ssh_listen == SshListen::Port {
+            let socket = Socket::bind(Path::new(AGENT_SOCKET), &boot.user)?;
+            tokio::spawn(socket.serve(Arc::clone(&agent)));
+        }
         notify::ready(notify_socket)?;
         log(&format!("serving {}", device.display()));
         loop {
-            let connection = port.accept().await?;
-            let agent = Arc::clone(&agent);
-            let served = serve(connection, ServeConfig::default(), move |incoming| {
-                streams::handle(incoming, Arc::clone(&agent))
-            });
-            if let Err(error) = served.await {
-                log(&format!("connection given up: {error}"));
-            }
+            hold(port.accept().await?, Arc::clone(&agent)).await;
         }
     })
+}
+
+/// Serves the multiplexer on a connection to its end.
+async fn hold<S>(connection: S, agent: Arc<Agent>)
+where
+    S: AsyncRead + AsyncWrite + Send,
+{
+    let served = serve(connection, ServeConfig::default(), move |incoming| {
+        streams::handle(incoming, Arc::clone(&agent))
+    });
+    if let Err(error) = served.await {
+        log(&format!("connection given up: {error}"));
+    }
 }
 
 fn find_port() -> io::Result<std::path::PathBuf> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
-use colima_core::boot::{GUEST_PROGRAM, Network, Runtime};
+use colima_core::boot::{GUEST_PROGRAM, GUEST_SSH_PORT, Network, Runtime};
 
 /// Where the image's runtime units read their environment.
 pub const RUNTIME_ENVIRONMENT: &str = "/run/colima/environment";
@@ -156,6 +156,16 @@ pub fn agent_unit() -> String {
     )
 }
 
+/// What is added to the image's `colima-sshd.socket` where the host wants a port: the interface has its address
+/// before systemd runs.
+#[must_use]
+pub fn ssh_port(network: &Network) -> String {
+    format!(
+        "[Socket]\nListenStream={}:{GUEST_SSH_PORT}\n",
+        network.address
+    )
+}
+
 /// The unit of the scripts that run before the container runtime. It is there only where there are some: docker
 /// waits for it, and so does whoever waits for docker: in our image that is `sysinit.target`, which is why this unit names what it
 /// needs one by one.
@@ -188,6 +198,7 @@ pub fn masked_units(runtime: Runtime, data: DataDisk) -> &'static [&'static str]
     ];
     match (runtime, data) {
         (Runtime::Docker, DataDisk::Mounted) => &[],
+        (Runtime::Containerd, DataDisk::Mounted) => &["docker.service", "docker.socket"],
         _ => DOCKER,
     }
 }
@@ -214,6 +225,14 @@ pub fn data_directories(runtime: Runtime) -> &'static [(&'static str, Presence)]
             ("nerdctl", IfThere),
             ("rancher", IfThere),
             ("cni", IfThere),
+        ],
+        Runtime::Containerd => &[
+            ("docker", IfThere),
+            ("containerd", Made),
+            ("buildkit", Made),
+            ("nerdctl", Made),
+            ("rancher", IfThere),
+            ("cni", Made),
         ],
         _ => &[
             ("docker", IfThere),
@@ -275,10 +294,20 @@ mod tests {
     }
 
     #[test]
+    fn the_ssh_port_is_on_the_interface_alone() {
+        let text = "[Socket]\nListenStream=10.0.2.15:61022\n";
+        assert_eq!(ssh_port(&Network::default()), text);
+    }
+
+    #[test]
     fn no_runtime_without_a_data_disk() {
         assert!(masked_units(Runtime::Docker, DataDisk::Mounted).is_empty());
         assert!(masked_units(Runtime::Docker, DataDisk::Unusable).contains(&"docker.service"));
         assert!(masked_units(Runtime::None, DataDisk::Mounted).contains(&"docker.service"));
+        let containerd =
+            |data| masked_units(Runtime::Containerd, data).contains(&"containerd.service");
+        assert!(!containerd(DataDisk::Mounted) && containerd(DataDisk::Unusable));
+        assert!(masked_units(Runtime::Containerd, DataDisk::Mounted).contains(&"docker.socket"));
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! exceptions. A data disk that is missing, foreign or broken keeps the container runtime from
 //! starting and nothing else, and a clock that cannot be set is only logged.
 
+mod certificates;
 mod console;
 mod data_disk;
 mod files;
@@ -117,6 +118,7 @@ fn boot(console: &mut Console) -> Result<Infallible, GuestError> {
     drop(devices);
 
     files::configure(sysroot, &config, data)?;
+    certificates::configure(sysroot, &config)?;
     for key in guest_files::unwritable(&config.env) {
         console.say(&format!(
             "left out the variable {key:?}: its name or value cannot be written"

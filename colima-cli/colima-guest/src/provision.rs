@@ -63,6 +63,15 @@ fn in_order(scripts: &[Provision], phase: Phase) -> Vec<(usize, &Provision)> {
     chosen
 }
 
+/// What the guest was told when it booted.
+///
+/// # Errors
+///
+/// The file cannot be read or understood.
+pub fn boot_config(path: &Path) -> io::Result<BootConfig> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
 /// Runs the scripts of a phase to their end. In the second phase everything that failed in either is
 /// written to standard output, as JSON.
 ///
@@ -70,7 +79,7 @@ fn in_order(scripts: &[Provision], phase: Phase) -> Vec<(usize, &Provision)> {
 ///
 /// The configuration cannot be read or the directory of the scripts not be made; a script that fails is no error.
 pub fn run(phase: Phase) -> io::Result<()> {
-    let config: BootConfig = serde_json::from_slice(&fs::read(BOOT_CONFIG)?)?;
+    let config = boot_config(Path::new(BOOT_CONFIG))?;
     let directory = Path::new(DIRECTORY);
     if phase == Phase::Ready {
         // Without a runtime nothing else has waited for it.

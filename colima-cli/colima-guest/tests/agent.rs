@@ -10,10 +10,10 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 use colima_core::{
     Endpoint,
     agent::{PROTOCOL_VERSION, Reply, Request},
-    boot::Runtime,
+    boot::{Runtime, User},
 };
 use colima_guest::{
-    agent::{Agent, Ports, Readiness, handle},
+    agent::{Agent, Ports, Readiness, Socket, handle},
     status::{InitStatus, Stage},
 };
 use colima_net::mux::{Mux, MuxConfig, MuxStream, ServeConfig, serve};
@@ -49,6 +49,41 @@ fn connect(status: Result<InitStatus, String>) -> Mux {
         handle(incoming, Arc::clone(&agent))
     }));
     Mux::over(host, MuxConfig::default())
+}
+
+/// Two hosts at once, each with its multiplexer, on the socket for those who come by ssh.
+#[tokio::test]
+async fn hosts_on_the_socket() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.sock");
+    std::fs::write(&path, "left behind").unwrap();
+    let user = User {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        ..User::first("ada")
+    };
+    let socket = Socket::bind(&path, &user).unwrap();
+    let metadata = std::fs::metadata(&path).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    assert_eq!(metadata.uid(), user.uid);
+    let ready = status(Runtime::None, None);
+    let agent = Agent::new(Readiness::watch(Ok(ready)), Ports::untraced(None));
+    let serving = tokio::spawn(socket.serve(Arc::new(agent)));
+    let connect = || {
+        let path = path.clone();
+        let dial = move || tokio::net::UnixStream::connect(path.clone());
+        Mux::new(dial, MuxConfig::default())
+    };
+    for mux in [connect(), connect()] {
+        let (reply, stdout, _) = run(&mux, &["echo", "there"], b"").await;
+        assert!(
+            matches!(reply, Reply::Exited { exit_code: 0, .. }),
+            "{reply:?}"
+        );
+        assert_eq!(stdout, b"there\n");
+    }
+    serving.abort();
 }
 
 async fn open(mux: &Mux) -> BufReader<MuxStream> {

@@ -58,7 +58,6 @@ const FLAGS: &[(&str, Option<char>, Takes, Standing)] = &[
     ("--network-interface", None, Value, DoesNotApply),
     ("--network-mode", None, Value, NotYet),
     ("--network-preferred-route", None, Switch, NotYet),
-    ("--ssh-port", None, Value, NotYet),
     ("--vm-type", Some('t'), Value, DoesNotApply),
     ("--vz-rosetta", None, Switch, DoesNotApply),
     ("--with-kubernetes", None, Switch, NotYet),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use clap::{Args, ValueEnum};
 use colima_core::{
     Bytes,
-    config::{PortForwarder, Settings},
+    config::{PortForwarder, Settings, Transport},
 };
 
 /// What a machine is to be.
@@ -80,6 +80,18 @@ pub struct SettingsArgs {
         default_missing_value = "true", help_heading = "ssh"
     )]
     ssh_config: Option<bool>,
+    /// Port of 127.0.0.1 that leads to the machine's ssh server; 0 is none [default: 0]
+    #[arg(long, value_name = "PORT", help_heading = "ssh")]
+    ssh_port: Option<u32>,
+    /// What carries streams between host and machine [default: auto, which is virtio]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME",
+        hide_possible_values = true,
+        help_heading = "Advanced"
+    )]
+    transport: Option<TransportArg>,
     /// The guest's architecture: host, x86_64 or aarch64
     #[arg(short, long, hide = true, value_parser = ["host", "x86_64", "amd64", "aarch64", "arm64"])]
     arch: Option<String>,
@@ -90,11 +102,10 @@ pub struct SettingsArgs {
 pub enum RuntimeArg {
     /// docker, with its own containerd
     Docker,
+    /// containerd alone, for ctr and nerdctl
+    Containerd,
     /// only the machine
     None,
-    /// not available yet
-    #[value(hide = true)]
-    Containerd,
     /// not available yet
     #[value(hide = true)]
     Incus,
@@ -109,6 +120,27 @@ pub enum PortForwarderArg {
     Grpc,
     /// they do not
     None,
+}
+
+/// A transport that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TransportArg {
+    /// the best that there is
+    Auto,
+    /// a virtio-serial port
+    Virtio,
+    /// the machine's ssh server
+    Ssh,
+}
+
+impl TransportArg {
+    const fn setting(self) -> Transport {
+        match self {
+            Self::Auto => Transport::Auto,
+            Self::Virtio => Transport::Virtio,
+            Self::Ssh => Transport::Ssh,
+        }
+    }
 }
 
 impl PortForwarderArg {
@@ -154,6 +186,11 @@ impl SettingsArgs {
             provision: None,
             forward_agent: self.ssh_agent,
             ssh_config: self.ssh_config,
+            ssh_port: self.ssh_port,
+            transport: self.transport.map(TransportArg::setting),
+            certificates: None,
+            nerdctl_path: None,
+            nerdctl_digest: None,
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::{
     fs::{self, File},
     io,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
-use colima_core::{Arch, Bytes, runtime::docker_context::overridden};
+use colima_core::{
+    Arch, Bytes, config::Config, ports::Protocol, runtime::docker_context::overridden,
+};
+use colima_net::forward::{Place, obstacle};
 use colima_vm::{
     image::ImageStore,
     machine::{QemuVersion, accelerator},
@@ -16,15 +20,17 @@ use colima_vm::{
 use super::{
     Context,
     configuration::{Configuration, TemplateUse},
-    print,
+    print, status,
 };
 use crate::{
     args::DoctorArgs,
     assembly,
     command_error::CommandError,
+    control::Request,
     docker_context::DockerContexts,
-    doctor::{Kvm, Observed, Program, Purpose, examine, human, in_json, is_well},
+    doctor::{Kvm, Observed, ProfileSeen, Program, Purpose, examine, human, in_json, is_well},
     exit_code::ExitCode,
+    instance::Probe,
     other_colima,
 };
 
@@ -43,7 +49,7 @@ pub(super) async fn run(
     })
 }
 
-/// Changes nothing, and starts nothing but `qemu --version`.
+/// Changes nothing, and starts nothing but `qemu --version`, and the daemon of a machine that has lost its own.
 async fn look(context: &Context<'_>) -> Result<Observed, CommandError> {
     let environment = context.environment;
     let root = context.state.root();
@@ -58,6 +64,8 @@ async fn look(context: &Context<'_>) -> Result<Observed, CommandError> {
         ),
         None => None,
     };
+    let (profile, its_port) = profile(context).await;
+    let wanted = wanted(context);
     let images = assembly::images(&context.state, environment)?;
     let newest = ImageStore::new(&images.store).newest(arch);
     Ok(Observed {
@@ -72,7 +80,11 @@ async fn look(context: &Context<'_>) -> Result<Observed, CommandError> {
         apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         free: free(root),
         host: host(),
-        wanted: wanted(context),
+        port_obstacles: wanted
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |config| port_obstacles(config, its_port)),
+        profile,
+        wanted: wanted.map(|config| (config.cpus.value, config.memory.value)),
         first_free_port: number("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
         docker_override: overridden(
             environment.docker_host.as_deref(),
@@ -189,11 +201,54 @@ fn host() -> (u32, Option<Bytes>) {
     (cpus, memory.map(Bytes::kib))
 }
 
-fn wanted(context: &Context<'_>) -> Result<(u32, Bytes), String> {
+fn wanted(context: &Context<'_>) -> Result<Config, String> {
     let configuration = Configuration::read(context, TemplateUse::Begin);
     let config = configuration.and_then(|configuration| configuration.merge(&Default::default()));
-    match config {
-        Ok(config) => Ok((config.cpus.value, config.memory.value)),
-        Err(error) => Err(format!("{}: {}", error.what, error.causes.join("; "))),
+    config.map_err(|error| format!("{}: {}", error.what, error.causes.join("; ")))
+}
+
+/// What the machine says, and the port that is its own.
+async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
+    let probed = async {
+        match context.ask_if_running(&Request::Status).await? {
+            Some(mut talk) => status::answer(&mut talk).await,
+            None => Ok(Probe::Stopped),
+        }
+    };
+    match probed.await {
+        Ok(Probe::Stopped) => (ProfileSeen::Stopped, None),
+        Ok(Probe::Running {
+            record,
+            problems,
+            ports,
+        }) => {
+            let conflicts = ports.map_or_else(Vec::new, |ports| ports.conflicts);
+            let seen = ProfileSeen::Running {
+                problems,
+                conflicts,
+            };
+            (seen, record.ssh_port)
+        }
+        Ok(Probe::Stranded { why }) | Err(why) => (ProfileSeen::Unusable(why.what), None),
+        Ok(_) => (ProfileSeen::Changing, None),
     }
+}
+
+/// What the configuration names and cannot be had now.
+fn port_obstacles(config: &Config, its_port: Option<u16>) -> Vec<String> {
+    let ssh = config.ssh_port.value.filter(|port| Some(*port) != its_port);
+    let ssh = ssh.map(|port| ("sshPort", SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+    // Any port shows whether the address is one of this host's.
+    let bind = config.port_bind.value.iter();
+    let bind = bind.map(|address| ("network.portBind", SocketAddr::new(*address, 0)));
+    ssh.into_iter()
+        .chain(bind)
+        .filter_map(|(key, address)| {
+            let place = Place {
+                protocol: Protocol::Tcp,
+                address,
+            };
+            Some(format!("{key}: {}", obstacle(address)?.at(place)))
+        })
+        .collect()
 }

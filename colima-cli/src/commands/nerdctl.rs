@@ -11,7 +11,7 @@ use crate::{
 const RUN: &str = r#"
 command -v nerdctl >/dev/null || {
     echo "error: there is no nerdctl in the machine" >&2
-    echo "hint: docker is there: colima ssh -- docker info; nerdctl can be put into the machine's /usr/local/bin" >&2
+    echo "hint: give it one: nerdctl.path and nerdctl.digest in colima.yaml, then colima restart" >&2
     exit 4
 }
 exec sudo --preserve-env nerdctl "$@"

@@ -18,7 +18,7 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     control::{Reply, Request, Started, StopManner},
     exit_code::ExitCode,
-    instance::Instance,
+    instance::{Instance, InstanceRecord},
     other_colima,
 };
 
@@ -146,7 +146,22 @@ pub(super) fn prepare(context: &Context<'_>, config: &Config) -> Result<Assembly
     for note in &assembly.notes {
         say(&format!("note: {note}"));
     }
+    if let Ok(Some(last)) = InstanceRecord::find(&context.paths.record) {
+        tell_of_another_runtime(last.spec.runtime, assembly.spec.runtime);
+    }
     Ok(assembly)
+}
+
+/// Each runtime has its own place on the data disk.
+fn tell_of_another_runtime(before: Runtime, now: Runtime) {
+    if before == now || before == Runtime::None {
+        return;
+    }
+    let (before, now) = (before.as_str(), now.as_str());
+    say(&format!(
+        "note: the runtime was {before}, and {now} sees nothing of it: images, containers and volumes of {before} \
+         are kept, and are there again with: colima start --runtime {before}"
+    ));
 }
 
 /// The original Colima's instance of the same name has its docker socket where ours would be.

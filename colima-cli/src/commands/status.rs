@@ -44,6 +44,8 @@ pub(super) async fn run(
         ip_address: None,
         docker_socket: (spec.runtime == Runtime::Docker)
             .then(|| context.paths.docker_socket.clone()),
+        containerd_socket: (spec.runtime == Runtime::Containerd)
+            .then(|| context.paths.containerd_socket.clone()),
         cpus: spec.cpus,
         memory: spec.memory,
         disk: record.data_disk_size,

@@ -26,7 +26,10 @@ set -e
 running=$(docker ps --quiet --no-trunc 2>/dev/null || true)
 sudo env DEBIAN_FRONTEND=noninteractive apt-get --quiet --quiet --yes --only-upgrade \
     -o Dpkg::Options::=--force-confold install "$@" >&2
-docker version >/dev/null
+case $(systemctl show --property LoadState --value docker.service) in
+masked) sudo ctr version >/dev/null ;;
+*) docker version >/dev/null ;;
+esac
 for container in $running; do
     docker start "$container" >/dev/null || echo "note: the container $container did not start again" >&2
 done

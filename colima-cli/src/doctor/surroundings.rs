@@ -13,6 +13,51 @@ pub struct OtherColima {
     pub pid: Option<i32>,
 }
 
+/// What the profile's machine says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProfileSeen {
+    /// Nothing runs.
+    Stopped,
+    /// It is on its way up or down.
+    Changing,
+    /// It runs.
+    Running {
+        /// What does not answer, a sentence each.
+        problems: Vec<String>,
+        /// Published ports that are not on the host, a sentence each.
+        conflicts: Vec<String>,
+    },
+    /// It cannot be asked, and why.
+    Unusable(String),
+}
+
+pub(super) fn profile(seen: &ProfileSeen) -> Finding {
+    const CHECK: &str = "machine";
+    match seen {
+        ProfileSeen::Stopped => Finding::good(CHECK, "it does not run"),
+        ProfileSeen::Changing => Finding::good(CHECK, "it is on its way"),
+        ProfileSeen::Running {
+            problems,
+            conflicts,
+        } if problems.is_empty() && conflicts.is_empty() => {
+            Finding::good(CHECK, "it runs, and everything answers")
+        }
+        ProfileSeen::Running {
+            problems,
+            conflicts,
+        } if problems.is_empty() => {
+            let what = format!("ports are not on this host: {}", conflicts.join("; "));
+            Finding::note(CHECK, what).hint("end what has them, or publish others")
+        }
+        ProfileSeen::Running { problems, .. } => {
+            Finding::trouble(CHECK, problems.join("; ")).hint("see why: colima logs")
+        }
+        ProfileSeen::Unusable(why) => {
+            Finding::trouble(CHECK, why).hint("end it: colima stop --force")
+        }
+    }
+}
+
 pub(super) fn network(seen: &Observed) -> Vec<Finding> {
     const CHECK: &str = "network";
     // QEMU's user network cannot forbid it (its option `restrict` would take the internet away, too).
@@ -20,6 +65,10 @@ pub(super) fn network(seen: &Observed) -> Vec<Finding> {
         CHECK,
         "containers reach what listens on this host's loopback, at 10.0.2.2",
     )];
+    findings.extend(seen.port_obstacles.iter().map(|obstacle| {
+        Finding::trouble(CHECK, obstacle)
+            .hint("end what has it, or choose another one: colima start --edit")
+    }));
     match seen.first_free_port {
         Some(first) if first > 80 && !seen.is_root => {
             let what = format!("only root may listen on ports below {first}");

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use colima_core::boot::{BootConfig, Provision};
+use colima_vm::image::Digest;
 use serde::{Deserialize, Serialize};
 
 /// What a person has a say in of a guest's [`BootConfig`].
@@ -19,6 +20,9 @@ pub struct GuestSettings {
     pub dns: Vec<IpAddr>,
     /// See [`BootConfig::hosts`].
     pub hosts: BTreeMap<String, IpAddr>,
+    /// Digest of [`BootConfig::certificates`] and [`BootConfig::registry_files`]: private keys are in there.
+    #[serde(default)]
+    pub certificates: String,
     /// See [`BootConfig::provision`].
     pub provision: Vec<Provision>,
 }
@@ -33,6 +37,7 @@ impl GuestSettings {
             docker: boot.docker_daemon_json.clone(),
             dns: boot.network.dns.clone(),
             hosts: boot.hosts.clone(),
+            certificates: certificates(boot),
             provision: boot.provision.clone(),
         }
     }
@@ -46,6 +51,7 @@ impl GuestSettings {
             ("docker", self.docker != wanted.docker),
             ("dns", self.dns != wanted.dns),
             ("dns-host", self.hosts != wanted.hosts),
+            ("certificates", self.certificates != wanted.certificates),
             ("provision", self.provision != wanted.provision),
         ]
         .into_iter()
@@ -55,9 +61,19 @@ impl GuestSettings {
     }
 }
 
+/// Empty where there are none.
+fn certificates(boot: &BootConfig) -> String {
+    if boot.certificates.is_empty() && boot.registry_files.is_empty() {
+        return String::new();
+    }
+    // Plain data with text keys: there is nothing in it that JSON cannot carry.
+    let all = serde_json::to_vec(&(&boot.certificates, &boot.registry_files)).unwrap_or_default();
+    Digest::of(all).to_string()
+}
+
 #[cfg(test)]
 mod tests {
-    use colima_core::boot::User;
+    use colima_core::boot::{Certificate, User};
 
     use super::*;
 
@@ -70,7 +86,14 @@ mod tests {
         wanted.host_name = "box".to_owned();
         wanted.clock_unix_nanos = 7; // differs at every start
         wanted.network.dns.clear();
+        wanted.certificates.push(Certificate {
+            name: "ca".to_owned(),
+            pem: String::new(),
+        });
         let wanted = GuestSettings::of(&wanted);
-        assert_eq!(running.differing(&wanted), ["hostname", "dns"]);
+        assert_eq!(
+            running.differing(&wanted),
+            ["hostname", "dns", "certificates"]
+        );
     }
 }

@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
-use colima_core::{Connect as _, Endpoint, ports::GuestPort};
+use colima_core::{
+    Connect as _, Endpoint,
+    boot::{GUEST_SSH_PORT, Network},
+    ports::{GuestPort, Protocol},
+};
 use colima_net::{
     agent::{Agent, AgentError, PortNews, PortWatch},
-    forward::{Change, Forward, Forwarder, Rules},
+    forward::{Action, Change, Forward, Forwarder, Rule, Rules},
     mux::{Mux, MuxStream},
 };
 use serde::{Deserialize, Serialize};
@@ -67,12 +71,22 @@ pub enum Forwarding {
 }
 
 impl PortSettings {
-    fn rules(&self) -> Rules {
-        if self.plain.is_empty() {
-            Rules::default()
-        } else {
-            Rules::default().plain(self.plain.iter().copied())
+    /// The port that leads to the guest's ssh server is its own, and so is the server's.
+    fn rules(&self, ssh_port: Option<u16>) -> Rules {
+        let ssh_server = Rule {
+            protocol: Some(Protocol::Tcp),
+            address: Some(Network::default().address.into()),
+            ports: GUEST_SSH_PORT..=GUEST_SSH_PORT,
+            action: Action::Ignore,
+        };
+        let mut rules = Rules::new([ssh_server]);
+        if let Some(port) = ssh_port {
+            rules = rules.reserve(Protocol::Tcp, port);
         }
+        if !self.plain.is_empty() {
+            rules = rules.plain(self.plain.iter().copied());
+        }
+        rules
     }
 }
 
@@ -149,7 +163,7 @@ struct Barrier {
 
 impl HostPorts {
     /// Begins to keep the ports, on the current runtime.
-    pub(super) fn open(settings: &PortSettings, agent: &Agent<Mux>) -> Self {
+    pub(super) fn open(settings: &PortSettings, agent: &Agent<Mux>, ssh_port: Option<u16>) -> Self {
         if settings.forwarding == Forwarding::Off {
             return Self { keeper: None };
         }
@@ -158,7 +172,7 @@ impl HostPorts {
         let (closing, closed) = watch::channel(false);
         let keeping = Keeping {
             agent: agent.clone(),
-            rules: settings.rules(),
+            rules: settings.rules(ssh_port),
             forwarder: Forwarder::new(agent.transport().clone()),
             report,
             waiting: BTreeMap::new(),

@@ -49,7 +49,7 @@ impl Instance {
         let (machine, agent, docker) = tokio::join!(
             self.probe_machine(),
             self.probe_agent(),
-            self.probe_docker()
+            self.probe_runtime()
         );
         // When the machine itself is the trouble the others only follow from it.
         let problems = match machine {
@@ -90,13 +90,20 @@ impl Instance {
     }
 
     /// Through the host's socket, as a docker client would.
-    async fn probe_docker(&self) -> Option<String> {
-        if self.record.spec.runtime != Runtime::Docker {
-            return None;
-        }
-        let socket = &self.paths.docker_socket;
-        let unanswered = format!("docker does not answer on {}", socket.display());
-        match timeout(PATIENCE, ping(socket)).await {
+    async fn probe_runtime(&self) -> Option<String> {
+        let (name, socket) = match self.record.spec.runtime {
+            Runtime::Docker => ("docker", &self.paths.docker_socket),
+            Runtime::Containerd => ("containerd", &self.paths.containerd_socket),
+            _ => return None,
+        };
+        let unanswered = format!("{name} does not answer on {}", socket.display());
+        let answer = async {
+            match self.record.spec.runtime {
+                Runtime::Docker => ping(socket).await,
+                _ => greet(socket).await,
+            }
+        };
+        match timeout(PATIENCE, answer).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("{unanswered}: {error}")),
             Err(_) => Some(format!("{unanswered} in time")),
@@ -117,5 +124,23 @@ async fn ping(socket: &std::path::Path) -> io::Result<()> {
         other => Err(io::Error::other(
             String::from_utf8_lossy(other).into_owned(),
         )),
+    }
+}
+
+/// The beginning of any conversation in gRPC: both sides tell their settings (RFC 9113, 3.4 and 6.5).
+async fn greet(socket: &std::path::Path) -> io::Result<()> {
+    const SETTINGS: u8 = 4;
+    let mut stream = UnixStream::connect(socket).await?;
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await?;
+    stream
+        .write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+        .await?;
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    match head[3] {
+        SETTINGS => Ok(()),
+        other => Err(io::Error::other(format!("a frame of type {other}"))),
     }
 }

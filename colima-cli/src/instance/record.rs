@@ -28,6 +28,9 @@ pub struct InstanceRecord {
     pub user: User,
     /// What the guest's processors run on.
     pub accelerator: String,
+    /// The port of 127.0.0.1 that leads to the guest's ssh server.
+    #[serde(default)]
+    pub ssh_port: Option<u16>,
     /// Versions in the guest, by component.
     pub versions: std::collections::BTreeMap<String, String>,
 }

@@ -7,13 +7,18 @@ use colima_core::{
     boot::{Runtime, SSH_SOCKET},
 };
 use colima_net::{
+    Local,
     agent::Agent,
     mux::Mux,
     relay::{Relay, SocketFile},
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{InstanceSpec, ports::HostPorts};
+use super::{
+    InstanceRecord,
+    link::{self, Carrier},
+    ports::HostPorts,
+};
 use crate::{
     command_error::{CommandError, ErrorKind},
     docker_relay::DockerAware,
@@ -22,6 +27,9 @@ use crate::{
 
 /// Where dockerd listens in the guest.
 pub(super) const DOCKER_SOCKET: &str = "/run/docker.sock";
+
+/// Where containerd listens in the guest.
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// Most docker clients at once. A client beyond that waits, it is not refused.
 const MOST_DOCKER_CLIENTS: usize = 1024;
@@ -40,7 +48,7 @@ impl Relays {
     /// Listens on every socket that the runtime needs. When it returns, clients can connect.
     pub(super) fn open(
         paths: &ProfilePaths,
-        spec: &InstanceSpec,
+        record: &InstanceRecord,
         agent: &Agent<Mux>,
         ports: &HostPorts,
     ) -> Result<Self, CommandError> {
@@ -49,10 +57,24 @@ impl Relays {
             tasks: Mutex::new(Some(JoinSet::new())),
         };
         let guest = agent.transport();
-        relays.add(&paths.ssh_socket, SSH_SOCKET, guest.clone())?;
-        if spec.runtime == Runtime::Docker {
+        let unix = |path: &str| Endpoint::Unix(path.into());
+        match (record.spec.link.carrier, record.ssh_port) {
+            // Ssh within ssh would be enciphered twice.
+            (Carrier::Ssh, Some(port)) => {
+                relays.add(&paths.ssh_socket, link::ssh_server(port), Local)?;
+            }
+            _ => relays.add(&paths.ssh_socket, unix(SSH_SOCKET), guest.clone())?,
+        }
+        if record.spec.runtime == Runtime::Docker {
             let docker = DockerAware::new(guest.clone(), ports.judge(agent));
-            relays.add(&paths.docker_socket, DOCKER_SOCKET, docker)?;
+            relays.add(&paths.docker_socket, unix(DOCKER_SOCKET), docker)?;
+        }
+        if record.spec.runtime == Runtime::Containerd {
+            relays.add(
+                &paths.containerd_socket,
+                unix(CONTAINERD_SOCKET),
+                guest.clone(),
+            )?;
         }
         Ok(relays)
     }
@@ -60,14 +82,13 @@ impl Relays {
     fn add<C: Connect + 'static>(
         &self,
         host: &Path,
-        guest_socket: &str,
+        endpoint: Endpoint,
         guest: C,
     ) -> Result<(), CommandError> {
         let listener = SocketFile::bind(host).map_err(|error| {
             let what = format!("cannot listen on {}", host.display());
             CommandError::new(ErrorKind::Failure, what).caused_by(&error)
         })?;
-        let endpoint = Endpoint::Unix(guest_socket.into());
         let relay = Relay::new(listener, guest, endpoint).limit(MOST_DOCKER_CLIENTS);
         let mut closing = self.closing.subscribe();
         let path = host.to_owned();

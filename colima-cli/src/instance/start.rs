@@ -18,7 +18,7 @@ use colima_vm::{
 use qemu_img_wrapper::QemuImg;
 
 use super::{
-    DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, mux,
+    DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, link,
     ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
@@ -76,7 +76,8 @@ impl Instance {
             });
         }
         begin("starting the machine");
-        let machine_spec = image.machine(GuestParts {
+        let ssh_port = spec.link.choose_port()?;
+        let mut machine_spec = image.machine(GuestParts {
             name: spec.name.clone(),
             cpus: spec.cpus,
             memory: spec.memory,
@@ -84,13 +85,16 @@ impl Instance {
             root_disk: paths.root_disk.clone(),
             data_disk: paths.data_disk.clone(),
         });
+        machine_spec.network = link::network(ssh_port);
         let qemu = Qemu::new(&spec.tools.qemu, verdict.accelerator);
         let unfinished = Unfinished::begin(paths)?;
         let machine = Machine::launch(&machine_spec, &qemu, &paths.machine_dir)
             .await
             .map_err(|error| failure::machine(&error))?;
         let machine = Arc::new(machine);
-        let agent = Agent::new(mux(&machine));
+        let carrier = spec.link.carrier;
+        let mux = link::open(&machine, paths, &boot.user.name, carrier, ssh_port)?;
+        let agent = Agent::new(mux);
         begin("booting");
         wait_for_agent(&machine, &agent).await?;
         begin("waiting for the container runtime");
@@ -101,13 +105,15 @@ impl Instance {
             RUNTIME_LIMIT
         };
         let versions = wait_for_runtime(&machine, &agent, watch, limit).await?;
+        if let Some(nerdctl) = &spec.nerdctl {
+            begin("installing nerdctl");
+            nerdctl.install(&agent).await?;
+        }
         if scripts {
             begin("running the scripts");
             provision::finish(&agent, watch).await?;
         }
         begin("opening the sockets");
-        let ports = HostPorts::open(&spec.ports, &agent);
-        let relays = Relays::open(paths, &spec, &agent, &ports)?;
         let record = InstanceRecord {
             version: InstanceRecord::VERSION,
             spec,
@@ -115,8 +121,11 @@ impl Instance {
             data_disk_size,
             user: boot.user,
             accelerator: verdict.accelerator.to_string(),
+            ssh_port,
             versions,
         };
+        let ports = HostPorts::open(&record.spec.ports, &agent, ssh_port);
+        let relays = Relays::open(paths, &record, &agent, &ports)?;
         record.write(&paths.record)?;
         unfinished.end()?;
         machine.set_on_drop(OnDrop::Detach);

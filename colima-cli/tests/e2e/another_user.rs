@@ -77,6 +77,7 @@ pub(crate) fn may_do_the_same(world: &World) {
         ("COLIMA_TEST_PROGRAM", bin.join("colima").into()),
         ("COLIMA_TEST_BUSYBOX", busybox.into()),
     ];
+    variables.push(("COLIMA_E2E_TRANSPORT", world.transport.clone().into()));
     if let Some(registry) = registry {
         variables.push(("COLIMA_TEST_REGISTRY", registry.into()));
     }

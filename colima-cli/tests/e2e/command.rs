@@ -75,6 +75,11 @@ impl Run {
         self
     }
 
+    pub(crate) fn directory(mut self, directory: impl AsRef<std::path::Path>) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
     pub(crate) fn without_all_env(mut self) -> Self {
         self.command.env_clear();
         self

@@ -1,6 +1,9 @@
 //! The real docker command line through the relay: images built, moved, pushed and pulled.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
     command::{PATIENCE, Run},
@@ -102,7 +105,7 @@ pub(crate) fn save_and_load_keep_the_digests(world: &World) {
 /// Against a registry on the host's loopback, which the guest reaches at its gateway.
 pub(crate) fn push_and_pull(world: &World) {
     world.machine_runs();
-    let registry = Registry::start(world);
+    let registry = Registry::start(world, world.registry_port, None);
     let name = format!("{}/e2e/busybox:1", world.registry());
     world.docker(["tag", IMAGE, &name]).ok();
     let before = digests(world, &name);
@@ -121,20 +124,24 @@ pub(crate) fn push_and_pull(world: &World) {
 }
 
 /// Debian's registry, running on the host for as long as this lives.
-struct Registry(super::command::Running);
+pub(super) struct Registry(super::command::Running);
 
 impl Registry {
-    fn start(world: &World) -> Self {
+    /// With certificate and key it speaks TLS.
+    pub(super) fn start(world: &World, port: u16, tls: Option<[&Path; 2]>) -> Self {
         let directory = world.scratch.join("registry");
         fs::create_dir_all(&directory).expect("scratch can be written");
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "version": 0.1,
             "log": { "level": "info" },
             "storage": { "filesystem": { "rootdirectory": directory } },
-            "http": { "addr": format!("127.0.0.1:{}", world.registry_port) },
+            "http": { "addr": format!("127.0.0.1:{port}") },
         });
+        if let Some([certificate, key]) = tls {
+            config["http"]["tls"] = serde_json::json!({ "certificate": certificate, "key": key });
+        }
         // JSON is YAML.
-        let path = world.scratch.join("registry.yml");
+        let path = world.scratch.join(format!("registry-{port}.yml"));
         fs::write(&path, config.to_string()).expect("scratch can be written");
         let program = std::env::var_os("COLIMA_TEST_REGISTRY").expect("looked at before");
         let mut running = Run::new(program).args(["serve"]).args([path]).spawn();

@@ -3,10 +3,10 @@
 use rustix::process::Signal;
 
 use super::{
-    command::PATIENCE,
+    command::{PATIENCE, Run},
     process,
     resources::{Setting, boot_id},
-    world::{BOOT, IMAGE, OTHER_PROFILE, PROFILE, World},
+    world::{BOOT, IMAGE, OTHER_PROFILE, PROFILE, World, free_port},
 };
 
 const KEPT_CONTAINER: &str = "kept";
@@ -128,6 +128,50 @@ pub(crate) fn two_starts_are_one_machine(world: &World, setting: &Setting) {
     }
     assert_eq!(process::machines(&world.home, PROFILE).len(), 1);
     assert_eq!(process::daemons(&world.home, PROFILE).len(), 1);
+}
+
+/// A machine with a port of loopback for any ssh client, which finds the key that was pinned for it; its server is no
+/// port of the machine's that appears on the host.
+pub(crate) fn a_port_for_ssh(world: &World, setting: &Setting) {
+    let port = free_port().to_string();
+    let start = setting.start_command(world, OTHER_PROFILE);
+    start.args(["--ssh-port", &port]).ok();
+    let directory = world.home.join(OTHER_PROFILE);
+    let known = format!(
+        "UserKnownHostsFile={}",
+        directory.join("ssh_known_hosts").display()
+    );
+    let user = world
+        .colima(["ssh", "--profile", OTHER_PROFILE, "--", "id", "-un"])
+        .ok();
+    let ssh = Run::new("ssh")
+        .args([
+            "-F",
+            "/dev/null",
+            "-p",
+            &port,
+            "-l",
+            user.text(),
+            "-o",
+            &known,
+        ])
+        .args([
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "HostKeyAlias=colima-small",
+            "-i",
+        ])
+        .args([world.home.join("_ssh/id_ed25519")])
+        .args(["127.0.0.1", "cat", "/etc/hostname"]);
+    assert_eq!(ssh.ok().text(), "colima-small");
+    let ports = world
+        .colima(["port", "list", "--profile", OTHER_PROFILE])
+        .ok();
+    assert!(!ports.text().contains("61022"), "{ports}");
+    // It is asked for by the file from now on.
+    let started = world.colima(["start", "--profile", OTHER_PROFILE]).ok();
+    assert!(!started.complaint().contains("ssh-port"), "{started}");
 }
 
 /// Two machines, each with its own docker; the one that was started last is current.

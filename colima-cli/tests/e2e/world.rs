@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    certificates::Authorities,
     command::{Finished, PATIENCE, Run},
     process::{self, Process},
 };
@@ -43,6 +44,9 @@ pub(crate) struct World {
     /// For files of the cases.
     pub(crate) scratch: PathBuf,
     pub(crate) registry_port: u16,
+    /// What carries the streams of every machine of the run.
+    pub(crate) transport: String,
+    pub(crate) certificates: Authorities,
 }
 
 impl World {
@@ -71,6 +75,12 @@ impl World {
             home,
             scratch,
             registry_port: free_port(),
+            certificates: Authorities {
+                trusted_by_all: free_port(),
+                trusted_by_docker: free_port(),
+                trusted_by_none: free_port(),
+            },
+            transport: env::var("COLIMA_E2E_TRANSPORT").unwrap_or_else(|_| "auto".to_owned()),
         }
     }
 
@@ -81,9 +91,20 @@ impl World {
         let profile = self.home.join(PROFILE);
         fs::create_dir_all(&profile).expect("the home of the tests can be written");
         let config = super::provision::config(&self.registry());
+        let templates = self.home.join("_templates");
+        fs::create_dir_all(&templates).expect("the home of the tests can be written");
+        own(&templates, 0o700);
+        let template = format!("transport: {}\n", self.transport);
+        fs::write(templates.join("default.yaml"), &template).expect("a new file");
+        own(&templates.join("default.yaml"), 0o600);
+        let authority = self.certificates.prepare(self);
+        let config = format!(
+            "{config}{template}certificates: [\"{}\"]\n",
+            authority.display()
+        );
         let file = profile.join("colima.yaml");
         fs::write(&file, config).expect("a new file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our own file");
+        own(&file, 0o600);
     }
 
     /// Deletes the profiles and everything of theirs.
@@ -246,6 +267,11 @@ impl World {
     }
 }
 
+/// Gives a file of ours its mode.
+fn own(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own file");
+}
+
 /// Waits for something that tells nobody when it happens, such as an entry in /proc going away.
 pub(crate) fn eventually(what: &str, limit: Duration, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + limit;
@@ -272,7 +298,7 @@ fn busybox_program() -> PathBuf {
 }
 
 /// A port that nobody listens on now. The registry's, which has to be known before it runs.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback is up");
     listener.local_addr().expect("bound").port()
 }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use colima::doctor::{
-    Kvm, Observed, OtherColima, Program, Purpose, examine, human, in_json, is_well,
+    Kvm, Observed, OtherColima, ProfileSeen, Program, Purpose, examine, human, in_json, is_well,
 };
 use colima_core::Bytes;
+
+use super::home::Home;
 
 fn program(name: &str, package: &str, purpose: Purpose, found: bool) -> Program {
     Program {
@@ -30,6 +32,11 @@ fn a_good_host() -> Observed {
         free: Some((Bytes::gib(80), "/home/ada".into())),
         host: (8, Some(Bytes::gib(16))),
         wanted: Ok((2, Bytes::gib(2))),
+        port_obstacles: Vec::new(),
+        profile: ProfileSeen::Running {
+            problems: Vec::new(),
+            conflicts: Vec::new(),
+        },
         first_free_port: Some(80),
         docker_override: None,
         docker_config: None,
@@ -68,6 +75,11 @@ fn a_host_with_everything_wrong() {
         apparmor_restricts: Some(1),
         free: Some((Bytes::mib(300), "/home/ada".into())),
         wanted: Ok((4, Bytes::gib(32))),
+        port_obstacles: vec!["sshPort: 127.0.0.1:22/tcp is in use by sshd (pid 1)".to_owned()],
+        profile: ProfileSeen::Running {
+            problems: vec!["the guest's agent does not answer\x1b[2J".to_owned()],
+            conflicts: Vec::new(),
+        },
         first_free_port: Some(1024),
         docker_override: Some("DOCKER_HOST is set to tcp://x\x1b[31m".to_owned()),
         docker_config: Some("cannot understand /home/ada/.docker/config.json".to_owned()),
@@ -101,6 +113,10 @@ fn what_is_known_and_works_is_no_trouble() {
         unprivileged_clone: Some(0),
         free: Some((Bytes::gib(5), "/".into())),
         host: (1, None),
+        profile: ProfileSeen::Running {
+            problems: Vec::new(),
+            conflicts: vec!["127.0.0.1:80/tcp is in use by nginx (pid 7)".to_owned()],
+        },
         docker_override: Some("DOCKER_CONTEXT is set to x".to_owned()),
         other_colimas: vec![OtherColima {
             instance: "colima".to_owned(),
@@ -114,4 +130,24 @@ fn what_is_known_and_works_is_no_trouble() {
     for kvm in [Kvm::Missing, Kvm::Fails("I/O error".to_owned())] {
         assert!(is_well(&examine(&emulated(kvm))));
     }
+}
+
+/// The real one, of a profile that wants a port which somebody has.
+#[test]
+fn a_port_that_is_taken() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    home.write(
+        "default/colima.yaml",
+        format!("sshPort: {port}\nnetwork: {{portBind: 192.0.2.1}}\n"),
+    );
+    let said = home.run(&["doctor"]).stdout;
+    let line = format!("sshPort: 127.0.0.1:{port}/tcp is in use by ");
+    assert!(said.contains(&line), "{said}");
+    assert!(
+        said.contains("network.portBind: 192.0.2.1:0/tcp is no address of this host"),
+        "{said}"
+    );
+    assert!(said.contains("it does not run"), "{said}");
 }

@@ -35,7 +35,7 @@ fn flags() {
         ("range", &["start", "--cpus", "0", "--disk", "0.1"]),
         ("conflict", &["logs", "--serial", "--daemon"]),
         ("unknown", &["start", "--mem", "4"]),
-        ("not yet", &["start", "--runtime", "containerd"]),
+        ("not yet", &["start", "--runtime", "incus"]),
     ] {
         all.push_str(&format!("# {class}: {}\n", line.join(" ")));
         all.push_str(&refused(&home, GOOD, line));

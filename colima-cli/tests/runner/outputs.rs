@@ -21,6 +21,7 @@ fn report() -> StatusReport {
         mount_type: None,
         ip_address: Some("10.0.2.15".to_owned()),
         docker_socket: Some("/home/ann/.colima/work/docker.sock".into()),
+        containerd_socket: None,
         cpus: 2,
         memory: Bytes::gib(2),
         disk: Bytes::gib(100),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    PortForwarder, Settings,
+    PortForwarder, Settings, Transport,
     document::{Content, Entry, Node},
     known_keys::{Key, ROOT, Role, Standing},
     spelling::nearest,
@@ -333,6 +333,18 @@ impl Reader<'_> {
             }
             "forwardAgent" => self.file.settings.forward_agent = self.truth(key, node),
             "sshConfig" => self.file.settings.ssh_config = self.truth(key, node),
+            "sshPort" => self.file.settings.ssh_port = self.number(key, node),
+            "transport" => {
+                if let Some(word) = self.word(key, node) {
+                    self.file.settings.transport = Transport::of(&word);
+                    if self.file.settings.transport.is_none() {
+                        self.wrong(node, key, "it takes auto, virtio or ssh");
+                    }
+                }
+            }
+            "certificates" => self.file.settings.certificates = self.texts(key, node),
+            "nerdctl.path" => self.file.settings.nerdctl_path = self.word(key, node),
+            "nerdctl.digest" => self.file.settings.nerdctl_digest = self.word(key, node),
             "env" => self.file.settings.env = self.variables(key, node),
             "network.dns" => self.file.settings.dns = self.addresses(key, node),
             "network.dnsHosts" => {
@@ -420,6 +432,20 @@ impl Reader<'_> {
             self.wrong(node, key, "it takes a list of addresses, such as [1.1.1.1]");
         }
         addresses
+    }
+
+    /// Texts in a list, or one alone.
+    fn texts(&mut self, key: &str, node: &Node) -> Option<Vec<String>> {
+        let items = match &node.content {
+            Content::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let text = self.text;
+        let texts: Option<Vec<String>> = items.iter().map(|item| item.scalar_text(text)).collect();
+        if texts.is_none() {
+            self.wrong(node, key, "it takes a list of texts");
+        }
+        texts
     }
 
     fn variables(&mut self, key: &str, node: &Node) -> BTreeMap<String, String> {

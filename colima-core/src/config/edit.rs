@@ -5,7 +5,7 @@ mod place;
 use std::fmt;
 
 use super::{
-    PortForwarder, Settings,
+    PortForwarder, Settings, Transport,
     document::{Content, Entry, Node},
 };
 use crate::Bytes;
@@ -123,7 +123,7 @@ pub fn set_values(text: &str, values: &[(&[&str], NewValue)]) -> Result<String, 
 /// Writes the settings of a layer into the text of a `colima.yaml`.
 ///
 /// Variables, names and mirrors are written one by one or as a list; [`Settings::docker`],
-/// [`Settings::provision`] and [`Settings::port_bind`], which no flag can say, are not.
+/// [`Settings::provision`], [`Settings::port_bind`] the certificates and the nerdctl, which no flag can say, are not.
 ///
 /// # Errors
 ///
@@ -133,7 +133,7 @@ pub fn write_back(text: &str, settings: &Settings) -> Result<String, EditConfigE
     let name = |name: Option<&str>| name.map(|name| NewValue::Text(name.to_owned()));
     let dns = settings.dns.as_ref();
     let dns = dns.map(|dns| dns.iter().map(ToString::to_string).collect());
-    let single: [(&[&str], Option<NewValue>); 13] = [
+    let single: [(&[&str], Option<NewValue>); 15] = [
         (&["cpu"], settings.cpus.map(|n| NewValue::Number(n.into()))),
         (&["memory"], size(settings.memory)),
         (&["disk"], size(settings.disk)),
@@ -154,6 +154,14 @@ pub fn write_back(text: &str, settings: &Settings) -> Result<String, EditConfigE
             settings.forward_agent.map(NewValue::Truth),
         ),
         (&["sshConfig"], settings.ssh_config.map(NewValue::Truth)),
+        (
+            &["sshPort"],
+            settings.ssh_port.map(|port| NewValue::Number(port.into())),
+        ),
+        (
+            &["transport"],
+            name(settings.transport.map(Transport::as_str)),
+        ),
         (&["network", "dns"], dns.map(NewValue::List)),
         (
             &["docker", "registry-mirrors"],

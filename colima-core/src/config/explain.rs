@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    Config, ConfigFile, Origin, Standing,
+    Config, ConfigFile, Nerdctl, Origin, Standing,
     known_keys::{Role, leaves},
 };
-use crate::boot::Runtime;
 
 /// One key of `colima.yaml`, explained.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +91,7 @@ fn in_effect(key: &str, config: &Config) -> Vec<Explained> {
 
 fn value_of(key: &str, config: &Config) -> (Value, Origin) {
     match key {
+        "certificates" => (json!(config.certificates.value), config.certificates.origin),
         "cpu" => (json!(config.cpus.value), config.cpus.origin),
         "memory" => (json!(config.memory.value.exact()), config.memory.origin),
         "disk" => (json!(config.disk.value.exact()), config.disk.origin),
@@ -103,13 +103,7 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
             json!(config.arch.value.map_or("host", crate::Arch::as_str)),
             config.arch.origin,
         ),
-        "runtime" => {
-            let word = match config.runtime.value {
-                Runtime::Docker => "docker",
-                Runtime::None => "none",
-            };
-            (json!(word), config.runtime.origin)
-        }
+        "runtime" => (json!(config.runtime.value.as_str()), config.runtime.origin),
         "autoActivate" => (
             json!(config.auto_activate.value),
             config.auto_activate.origin,
@@ -133,6 +127,21 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
             config.forward_agent.origin,
         ),
         "sshConfig" => (json!(config.ssh_config.value), config.ssh_config.origin),
+        "sshPort" => (
+            json!(config.ssh_port.value.unwrap_or_default()),
+            config.ssh_port.origin,
+        ),
+        "nerdctl.path" => nerdctl(config, |nerdctl| &nerdctl.path),
+        "nerdctl.digest" => nerdctl(config, |nerdctl| &nerdctl.digest),
+        "transport" => (
+            json!(config.transport.value.as_str()),
+            config.transport.origin,
+        ),
         _ => unreachable!("the table of known keys marks {key} as acted on"),
     }
+}
+
+fn nerdctl(config: &Config, of: impl Fn(&Nerdctl) -> &str) -> (Value, Origin) {
+    let value = config.nerdctl.value.as_ref();
+    (json!(value.map_or("", of)), config.nerdctl.origin)
 }

@@ -131,6 +131,11 @@ pub(super) const ROOT: &[Key] = &[
         "Run programs of other architectures.",
     ),
     key(
+        "certificates",
+        Acted(Texts, Default::List(&[])),
+        "Files of this host, or directories of them, with certificates that the machine trusts.",
+    ), // ours
+    key(
         "cpu",
         Acted(Count, Default::Number(2)),
         "Processors of the virtual machine.",
@@ -224,6 +229,11 @@ pub(super) const ROOT: &[Key] = &[
         Known(NotYet, Truth, OFF),
         "Virtual machines in the machine.",
     ),
+    key(
+        "nerdctl",
+        Section(NERDCTL),
+        "A nerdctl of this host for the machine, which has none.",
+    ), // ours
     key("network", Section(NETWORK), "The machine's network."),
     key(
         "portForwarder",
@@ -260,9 +270,14 @@ pub(super) const ROOT: &[Key] = &[
     ),
     key(
         "sshPort",
-        Known(NotYet, Count, Default::Number(0)),
-        "Port of the host that leads to the machine's ssh server.",
+        Acted(Count, Default::Number(0)),
+        "Port of 127.0.0.1 that leads to the machine's ssh server; 0 is none.",
     ),
+    key(
+        "transport",
+        Acted(Choice(super::Transport::WORDS), Default::Text("auto")),
+        "What carries streams between host and machine: a virtio-serial port, or ssh; auto is virtio.",
+    ), // ours
     key(
         "vmType",
         Known(
@@ -300,6 +315,19 @@ const KUBERNETES: &[Key] = &[
         "version",
         Known(NotYet, Text, Default::Text("v1.35.0+k3s1")),
         "Version of k3s.",
+    ),
+];
+
+const NERDCTL: &[Key] = &[
+    key(
+        "digest",
+        Acted(Text, Default::Text("")),
+        "SHA-256 of the file, as sha256sum prints it.",
+    ),
+    key(
+        "path",
+        Acted(Text, Default::Text("")),
+        "Absolute path of the file on this host.",
     ),
 ];
 
@@ -428,6 +456,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 44);
+        assert_eq!(leaves.len(), 48);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use super::{Config, Origin, Setting};
+use super::{Config, Nerdctl, Origin, Setting};
 use crate::{Arch, Bytes, boot::Runtime};
 
 /// The most processors that the machine type can have.
@@ -76,9 +76,10 @@ fn list(violations: &[Violation]) -> String {
 pub(super) fn runtime(name: &Setting<String>, violations: &mut Vec<Violation>) -> Runtime {
     let limit = match name.value.as_str() {
         "docker" => return Runtime::Docker,
+        "containerd" => return Runtime::Containerd,
         "none" => return Runtime::None,
-        "containerd" | "incus" => Limit::NotYet("use docker or none"),
-        _ => Limit::Form("use docker or none"),
+        "incus" => Limit::NotYet("use docker, containerd or none"),
+        _ => Limit::Form("use docker, containerd or none"),
     };
     violations.push(Violation {
         key: "runtime",
@@ -87,6 +88,18 @@ pub(super) fn runtime(name: &Setting<String>, violations: &mut Vec<Violation>) -
         limit,
     });
     Runtime::default()
+}
+
+/// Notes a port that cannot be one.
+pub(super) fn ssh_port(port: &Setting<u32>, violations: &mut Vec<Violation>) {
+    if u16::try_from(port.value).is_err() {
+        violations.push(Violation {
+            key: "sshPort",
+            value: port.value.to_string(),
+            origin: port.origin,
+            limit: Limit::AtMost(u16::MAX.to_string()),
+        });
+    }
 }
 
 /// Notes everything that is out of its limits.
@@ -152,6 +165,42 @@ pub(super) fn check(config: &Config, violations: &mut Vec<Violation>) {
         }
     }
     check_hosts(&config.dns_hosts, violations);
+    check_nerdctl(&config.nerdctl, violations);
+    let relative = |path: &&String| !path.starts_with('/');
+    for path in config.certificates.value.iter().filter(relative) {
+        violations.push(Violation {
+            key: "certificates",
+            value: format!("{path:?}"),
+            origin: config.certificates.origin,
+            limit: Limit::Form("use the absolute path of a file or directory of this host"),
+        });
+    }
+}
+
+/// A program for the guest is named by where it is and what it is; neither alone will do.
+fn check_nerdctl(nerdctl: &Setting<Option<Nerdctl>>, violations: &mut Vec<Violation>) {
+    let Some(Nerdctl { path, digest }) = &nerdctl.value else {
+        return;
+    };
+    let mut refuse = |key, value: &str, form| {
+        violations.push(Violation {
+            key,
+            value: format!("{value:?}"),
+            origin: nerdctl.origin,
+            limit: Limit::Form(form),
+        });
+    };
+    if !path.starts_with('/') {
+        refuse(
+            "nerdctl.path",
+            path,
+            "use the absolute path of a file of this host",
+        );
+    }
+    if digest.len() != 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()) {
+        let form = "use the SHA-256 of the file, 64 hexadecimal digits, as sha256sum prints it";
+        refuse("nerdctl.digest", digest, form);
+    }
 }
 
 /// Notes names that `/etc/hosts` cannot carry.

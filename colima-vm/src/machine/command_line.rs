@@ -26,7 +26,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     accelerator::Accelerator,
-    spec::{Access, Boot, Disk, DiskFormat, Durability, MachineSpec, Network, STREAM_PORTS},
+    spec::{
+        Access, Boot, Disk, DiskFormat, Durability, HostPort, MachineSpec, Network, STREAM_PORTS,
+    },
 };
 
 /// What the argument vector depends on besides the specification.
@@ -69,7 +71,7 @@ pub(super) fn arguments(spec: &MachineSpec, host: &HostFacts) -> Vec<OsString> {
     control(&mut line, &host.sockets);
     small_devices(&mut line);
     stream_ports(&mut line, &host.sockets.ports);
-    network(&mut line, spec.network);
+    network(&mut line, &spec.network);
     for (index, disk) in spec.disks.iter().enumerate() {
         block_device(&mut line, index, disk);
     }
@@ -228,18 +230,23 @@ fn stream_ports(line: &mut CommandLine, fds: &[RawFd; STREAM_PORTS as usize]) {
     }
 }
 
-fn network(line: &mut CommandLine, network: Network) {
-    match network {
-        Network::None => {}
-        Network::User => {
-            // The guest is configured for IPv4 only; half an IPv6 would only delay its connections.
-            line.option("-netdev", "user,id=net0,ipv6=off");
-            line.option(
-                "-device",
-                "virtio-net-pci,netdev=net0,mac=52:54:00:c0:11:0a,romfile=,bus=pcie.0,addr=0x5",
-            );
-        }
+fn network(line: &mut CommandLine, network: &Network) {
+    let ports: &[HostPort] = match network {
+        Network::None => return,
+        Network::User => &[],
+        Network::Reachable(ports) => ports,
+    };
+    // The guest is configured for IPv4 only; half an IPv6 would only delay its connections.
+    let mut backend = "user,id=net0,ipv6=off".to_owned();
+    for HostPort { host, guest } in ports {
+        // Without an address of the guest it is the first that QEMU hands out: 10.0.2.15.
+        backend.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
     }
+    line.option("-netdev", backend);
+    line.option(
+        "-device",
+        "virtio-net-pci,netdev=net0,mac=52:54:00:c0:11:0a,romfile=,bus=pcie.0,addr=0x5",
+    );
 }
 
 fn block_device(line: &mut CommandLine, index: usize, disk: &Disk) {

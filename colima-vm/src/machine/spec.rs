@@ -126,7 +126,7 @@ pub enum Durability {
 }
 
 /// The network of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Network {
@@ -134,8 +134,21 @@ pub enum Network {
     /// reach everything that process can, the host's loopback (as 10.0.2.2) included; QEMU has no
     /// switch that forbids just that. Nothing can reach the guest through it.
     User,
+    /// The same, and these ports of the host lead to the guest. QEMU itself listens on them, so they are
+    /// there as long as the machine is; one that somebody else has fails the launch.
+    Reachable(Vec<HostPort>),
     /// No network device.
     None,
+}
+
+/// A TCP port of the host's 127.0.0.1 that leads to a port of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPort {
+    /// The host's port, not 0.
+    pub host: u16,
+    /// The guest's port, not 0. The guest sees its gateway connect.
+    pub guest: u16,
 }
 
 impl MachineSpec {
@@ -172,6 +185,16 @@ impl MachineSpec {
             disk.validate()?;
             if self.disks[..index].iter().any(|d| d.serial == disk.serial) {
                 return Err(Error::invalid("serial", "must be unique among the disks"));
+            }
+        }
+        if let Network::Reachable(ports) = &self.network {
+            for (index, port) in ports.iter().enumerate() {
+                if port.host == 0 || port.guest == 0 {
+                    return Err(Error::invalid("port", "must be 1 to 65535"));
+                }
+                if ports[..index].iter().any(|other| other.host == port.host) {
+                    return Err(Error::invalid("port", "of the host must be given once"));
+                }
             }
         }
         Ok(())

@@ -25,7 +25,9 @@ use crate::status::{InitStatus, Stage};
 
 /// Docker's socket, made by systemd early in the boot.
 pub(super) const DOCKER_SOCKET: &str = "/run/docker.sock";
-/// Longest wait for that socket; docker itself may take as long as it wants.
+/// containerd's socket, made by itself.
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// Longest wait for such a socket; docker itself may take as long as it wants.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How far the boot is, and where it ended.
@@ -57,6 +59,8 @@ enum Target {
     Settled,
     /// Docker, at this socket.
     Docker(PathBuf),
+    /// containerd, at this socket.
+    Containerd(PathBuf),
 }
 
 impl Readiness {
@@ -92,6 +96,10 @@ impl Readiness {
                         target = Target::Docker(socket.to_owned());
                         None
                     }
+                    (None, Runtime::Containerd) => {
+                        target = Target::Containerd(CONTAINERD_SOCKET.into());
+                        None
+                    }
                     (None, _) => Some(Outcome::Ready {
                         versions: BTreeMap::new(),
                     }),
@@ -115,7 +123,7 @@ impl Readiness {
     /// Follows the boot from its beginning. A runtime that had failed is looked at anew: a person may
     /// have repaired it.
     pub(super) fn follow(&self) -> watch::Receiver<Progress> {
-        let again = matches!(self.target, Target::Docker(_))
+        let again = self.target != Target::Settled
             && self.progress.send_if_modified(|progress| {
                 let failed = matches!(progress.outcome, Some(Outcome::Failed { .. }));
                 if failed {
@@ -131,15 +139,22 @@ impl Readiness {
 
     /// Starts the task that settles the outcome.
     fn look(&self) {
-        let Target::Docker(socket) = self.target.clone() else {
-            return;
-        };
         let progress = Arc::clone(&self.progress);
+        let target = self.target.clone();
+        let name = match target {
+            Target::Settled => return,
+            Target::Docker(_) => "docker",
+            Target::Containerd(_) => "containerd",
+        };
         tokio::spawn(async move {
-            let outcome = docker(&socket).await;
+            let outcome = match target {
+                Target::Settled => return,
+                Target::Docker(socket) => docker(&socket).await,
+                Target::Containerd(socket) => containerd(&socket).await,
+            };
             progress.send_modify(|progress| {
                 if matches!(outcome, Outcome::Ready { .. }) {
-                    progress.stages.push(Stage::now("docker"));
+                    progress.stages.push(Stage::now(name));
                 }
                 progress.outcome = Some(outcome);
             });
@@ -147,38 +162,85 @@ impl Readiness {
     }
 }
 
+/// Waits for the socket of a runtime; what is wrong where it does not appear.
+async fn wait_for(socket: &Path, whose: &str) -> Result<(), String> {
+    let path = socket.to_owned();
+    let appeared = tokio::task::spawn_blocking(move || appears(&path, SOCKET_DEADLINE)).await;
+    match appeared.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            let seconds = SOCKET_DEADLINE.as_secs();
+            Err(format!("{whose} socket did not appear within {seconds} s"))
+        }
+        Err(error) => Err(format!("{whose} socket cannot be watched: {error}")),
+    }
+}
+
+/// Waits until containerd answers its own client, which tells the version, or until it is certain that it does not.
+async fn containerd(socket: &Path) -> Outcome {
+    const UNIT: &[&str] = &["containerd.service"];
+    // containerd makes it, and only what is there can be watched.
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    if let Err(error) = std::fs::create_dir_all(directory) {
+        return explain(&format!("{}: {error}", directory.display()), UNIT).await;
+    }
+    if let Err(why) = wait_for(socket, "containerd's").await {
+        return explain(&why, UNIT).await;
+    }
+    let asked = Command::new("ctr")
+        .args(["--connect-timeout", "60s", "--address"])
+        .arg(socket)
+        .arg("version")
+        .output();
+    match asked.await {
+        Ok(output) if output.status.success() => Outcome::Ready {
+            versions: server_version(&String::from_utf8_lossy(&output.stdout))
+                .map(|version| ("containerd".to_owned(), version.to_owned()))
+                .into_iter()
+                .collect(),
+        },
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            explain(
+                &format!("containerd does not answer: {}", said.trim()),
+                UNIT,
+            )
+            .await
+        }
+        Err(error) => explain(&format!("ctr cannot be run: {error}"), UNIT).await,
+    }
+}
+
+/// The version of the daemon: `ctr version` tells its own first.
+fn server_version(text: &str) -> Option<&str> {
+    let (_, server) = text.split_once("Server:")?;
+    let line = server
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Version:"))?;
+    Some(line.trim())
+}
+
 /// Waits for docker's answer, or for its failure.
 async fn docker(socket: &Path) -> Outcome {
+    const UNITS: &[&str] = &["docker.service", "containerd.service"];
     loop {
-        let path = socket.to_owned();
-        let appeared = tokio::task::spawn_blocking(move || appears(&path, SOCKET_DEADLINE)).await;
-        match appeared.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                let seconds = SOCKET_DEADLINE.as_secs();
-                return explain(&format!(
-                    "docker's socket did not appear within {seconds} s"
-                ))
-                .await;
-            }
-            Err(error) => {
-                return explain(&format!("docker's socket cannot be watched: {error}")).await;
-            }
+        if let Err(why) = wait_for(socket, "docker's").await {
+            return explain(&why, UNITS).await;
         }
         match docker_api::get(socket, "/_ping").await {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return explain(&error.to_string()).await;
+                return explain(&error.to_string(), UNITS).await;
             }
             // Closed or refused: dockerd died. systemd tries again a few times, and while it does the
             // next request waits in the socket.
             Err(error) => match unit_state("docker.service").await.as_deref() {
                 Some("active" | "activating" | "reloading") if socket.exists() => {
                     if error.kind() == io::ErrorKind::ConnectionRefused {
-                        return explain("docker's socket refuses connections").await;
+                        return explain("docker's socket refuses connections", UNITS).await;
                     }
                 }
-                _ => return explain(&format!("docker does not run: {error}")).await,
+                _ => return explain(&format!("docker does not run: {error}"), UNITS).await,
             },
         }
     }
@@ -222,31 +284,21 @@ async fn unit_state(unit: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A failure with what systemd and the journal know about it.
-async fn explain(reason: &str) -> Outcome {
+/// A failure with what systemd and the journal know about these units, the first of which failed.
+async fn explain(reason: &str, units: &[&str]) -> Outcome {
     let mut detail = Vec::new();
-    for (program, args) in [
-        (
-            "systemctl",
-            &[
-                "status",
-                "--no-pager",
-                "--lines=0",
-                "docker.service",
-                "containerd.service",
-            ][..],
-        ),
-        (
-            "journalctl",
-            &[
-                "--no-pager",
-                "--output=cat",
-                "--lines=20",
-                "--unit=docker.service",
-            ],
-        ),
+    let status = ["status", "--no-pager", "--lines=0"];
+    let journal = ["--no-pager", "--output=cat", "--lines=20", "--unit"];
+    for (program, options, units) in [
+        ("systemctl", &status[..], units),
+        ("journalctl", &journal, &units[..1]),
     ] {
-        match Command::new(program).args(args).output().await {
+        match Command::new(program)
+            .args(options)
+            .args(units)
+            .output()
+            .await
+        {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 detail.extend(text.lines().map(str::to_owned));
@@ -257,5 +309,17 @@ async fn explain(reason: &str) -> Outcome {
     Outcome::Failed {
         reason: reason.to_owned(),
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemons_version_is_told() {
+        let text = "Client:\n  Version:  1.6.20\n  Revision: x\n\nServer:\n  Version:  1.7.24~ds1\n  UUID: y\n";
+        assert_eq!(server_version(text), Some("1.7.24~ds1"));
+        assert_eq!(server_version("Client:\n  Version: 1\n"), None);
     }
 }

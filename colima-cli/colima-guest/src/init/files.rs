@@ -14,7 +14,9 @@ use std::{
     path::Path,
 };
 
-use colima_core::boot::{BootConfig, CONFIG_PATH, GUEST_PROGRAM, Provision, ProvisionMode, User};
+use colima_core::boot::{
+    BootConfig, CONFIG_PATH, GUEST_PROGRAM, Provision, ProvisionMode, SshListen, User,
+};
 use rustix::mount::MountFlags;
 
 use super::in_root;
@@ -23,7 +25,8 @@ use crate::{
     accounts::{AccountFiles, with_user},
     guest_files::{
         DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, agent_unit, environment, hosts,
-        masked_units, provision_unit, resolv_conf, runtime_environment, sudoers, with_block,
+        masked_units, provision_unit, resolv_conf, runtime_environment, ssh_port, sudoers,
+        with_block,
     },
     provision,
 };
@@ -84,6 +87,15 @@ pub(super) fn configure(
         "../colima-agent.service",
         &units.join("sysinit.target.wants/colima-agent.service"),
     )?;
+    if config.ssh_listen == SshListen::Port {
+        let drop_ins = units.join("colima-sshd.socket.d");
+        make_directory(&drop_ins, 0o755)?;
+        write(
+            &drop_ins.join("port.conf"),
+            ssh_port(&config.network).as_bytes(),
+            0o644,
+        )?;
+    }
     let early = |script: &Provision| script.mode != ProvisionMode::Ready;
     if config.provision.iter().any(early) {
         make_directory(&units.join("multi-user.target.wants"), 0o755)?;
@@ -233,7 +245,7 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), GuestE
     replace().map_err(failed)
 }
 
-fn write_block(path: &Path, block: &str) -> Result<(), GuestError> {
+pub(super) fn write_block(path: &Path, block: &str) -> Result<(), GuestError> {
     let old = read_or_empty(path)?;
     write(path, with_block(&old, block).as_bytes(), 0o644)
 }

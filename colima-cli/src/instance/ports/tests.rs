@@ -140,7 +140,7 @@ async fn a_start_is_good_once_its_ports_are_open() {
     let port = free_port();
     guest.0.lock().unwrap().publishes = vec![published(port)];
     let agent = guest.connect();
-    let ports = HostPorts::open(&PortSettings::default(), &agent);
+    let ports = HostPorts::open(&PortSettings::default(), &agent, None);
     assert_eq!(judge(&ports, &agent).await, Verdict::Started);
     // It is open by now: nothing is waited for.
     let address = SocketAddr::from(([127, 0, 0, 88], port));
@@ -162,7 +162,7 @@ async fn a_start_whose_port_is_taken_is_undone() {
     let port = taken.local_addr().unwrap().port();
     guest.0.lock().unwrap().publishes = vec![published(free_port()), published(port)];
     let agent = guest.connect();
-    let ports = HostPorts::open(&PortSettings::default(), &agent);
+    let ports = HostPorts::open(&PortSettings::default(), &agent, None);
     let Verdict::Failed(why) = judge(&ports, &agent).await else {
         panic!("it cannot be started");
     };
@@ -185,7 +185,7 @@ async fn a_conversation_that_breaks_is_begun_anew() {
     guest.0.lock().unwrap().publishes = vec![published(port)];
     guest.0.lock().unwrap().breaks = 2;
     let agent = guest.connect();
-    let ports = HostPorts::open(&PortSettings::default(), &agent);
+    let ports = HostPorts::open(&PortSettings::default(), &agent, None);
     assert_eq!(judge(&ports, &agent).await, Verdict::Started);
     std::net::TcpStream::connect(("127.0.0.88", port)).unwrap();
     assert_eq!(guest.0.lock().unwrap().conversations, 3);
@@ -197,7 +197,7 @@ async fn an_agent_that_knows_no_ports_keeps_no_start_waiting() {
     let guest = Guest::default();
     guest.0.lock().unwrap().is_old = true;
     let agent = guest.connect();
-    let ports = HostPorts::open(&PortSettings::default(), &agent);
+    let ports = HostPorts::open(&PortSettings::default(), &agent, None);
     assert_eq!(judge(&ports, &agent).await, Verdict::Started);
     let trouble = ports.report().unwrap().trouble.expect("it is told");
     assert!(trouble.contains("the request is not known"), "{trouble}");
@@ -211,7 +211,7 @@ async fn without_forwarding_nothing_is_asked() {
         forwarding: Forwarding::Off,
         ..PortSettings::default()
     };
-    let ports = HostPorts::open(&settings, &agent);
+    let ports = HostPorts::open(&settings, &agent, None);
     assert_eq!(judge(&ports, &agent).await, Verdict::Started);
     assert_eq!(ports.report(), None);
     assert_eq!(guest.0.lock().unwrap().conversations, 0);

@@ -94,6 +94,38 @@ fn on_arm_by_emulation() {
 }
 
 #[test]
+fn ports_of_the_host_are_on_loopback_alone() {
+    let port = |host, guest| HostPort { host, guest };
+    let spec = MachineSpec {
+        network: Network::Reachable(vec![port(2222, 22), port(80, 8080)]),
+        ..spec()
+    };
+    let text = lines(&arguments(&spec, &facts(Accelerator::Kvm)));
+    assert!(
+        text.contains(
+            "\n-netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=tcp:127.0.0.1:80-:8080\n"
+        ),
+        "{text}"
+    );
+    spec.validate().unwrap();
+    for ports in [
+        vec![port(0, 1)],
+        vec![port(1, 0)],
+        vec![port(1, 2), port(1, 3)],
+    ] {
+        let network = Network::Reachable(ports);
+        assert!(
+            MachineSpec {
+                network,
+                ..spec.clone()
+            }
+            .validate()
+            .is_err()
+        );
+    }
+}
+
+#[test]
 fn from_a_disk() {
     let spec = MachineSpec {
         boot: Boot::Disk,
