@@ -13,6 +13,7 @@ mod access;
 mod handles;
 mod listing;
 mod order;
+mod ownership;
 mod path;
 mod requests;
 mod root;
@@ -24,6 +25,7 @@ use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use access::Access;
+pub use ownership::{Beside, Ownership};
 pub(crate) use access::WriteAccess;
 pub use root::{Resolver, Root};
 
@@ -64,10 +66,11 @@ pub struct Server {
     limits: Limits,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Share {
-    root: Root,
+    root: Arc<Root>,
     access: Access,
+    ownership: Ownership,
 }
 
 /// Why a session ended that was not ended by its client.
@@ -96,7 +99,11 @@ impl Server {
     #[must_use]
     pub fn new(root: Root, access: Access) -> Self {
         Self {
-            share: Arc::new(Share { root, access }),
+            share: Arc::new(Share {
+                root: Arc::new(root),
+                access,
+                ownership: Ownership::Host,
+            }),
             limits: Limits::default(),
         }
     }
@@ -105,6 +112,13 @@ impl Server {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Decides whose files clients see; the host's if this is not called.
+    #[must_use]
+    pub fn ownership(mut self, ownership: Ownership) -> Self {
+        Arc::make_mut(&mut self.share).ownership = ownership;
         self
     }
 

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use rustix::fs::{Dir, FileType};
 
-use super::root;
+use super::Share;
 use crate::sftp::{Attributes, DirectoryEntry, Errno, Listing, Metadata, Name};
 
 /// An open directory and how far it has been read.
@@ -40,10 +40,6 @@ impl Cursor {
         })
     }
 
-    pub(crate) fn metadata(&self) -> Result<Metadata, Errno> {
-        root::metadata(self.directory.as_fd())
-    }
-
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.directory.as_fd()
     }
@@ -61,7 +57,12 @@ impl Cursor {
     }
 
     /// The next entries that take at most `budget` bytes, one at least; none at the end.
-    pub(crate) fn list(&mut self, from: Option<u64>, budget: u32) -> Result<Listing, Errno> {
+    pub(crate) fn list(
+        &mut self,
+        share: &Share,
+        from: Option<u64>,
+        budget: u32,
+    ) -> Result<Listing, Errno> {
         if let Some(cookie) = from {
             self.left = None;
             match cookie {
@@ -80,7 +81,7 @@ impl Cursor {
                 break;
             }
             // Gone since it was read, or not for us to look at: the name is told all the same.
-            let metadata = root::metadata_of(self.directory.as_fd(), &name).ok();
+            let metadata = share.see_name(self.directory.as_fd(), &name).ok();
             listing.entries.push(DirectoryEntry {
                 name,
                 cookie,
@@ -91,13 +92,13 @@ impl Cursor {
     }
 
     /// The next entries for a client of version 3; none at the end.
-    pub(crate) fn names(&mut self) -> Result<Vec<Name>, Errno> {
+    pub(crate) fn names(&mut self, share: &Share) -> Result<Vec<Name>, Errno> {
         let mut names = Vec::new();
         // As many as OpenSSH sends.
         while names.len() < 100 {
             let Some(name) = self.next() else { break };
             let (name, _) = name?;
-            let Ok(metadata) = root::metadata_of(self.directory.as_fd(), &name) else {
+            let Ok(metadata) = share.see_name(self.directory.as_fd(), &name) else {
                 continue;
             };
             names.push(Name {

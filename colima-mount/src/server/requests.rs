@@ -21,7 +21,7 @@ use self::{
 use super::{
     handles::{Held, Room},
     path::Beneath,
-    root::{self, Masking, Node, Removal, Root},
+    root::{Masking, Node, Removal, Root},
     session::{Dialect, Session},
 };
 use crate::sftp::{
@@ -66,8 +66,8 @@ fn stock(session: &Session, request: Request) -> Served {
             offset,
             data,
         } => write(session, &handle, offset, &data).map(|_| Reply::ok()),
-        Request::Lstat { path } => attributes(root, &path, Links::Themselves),
-        Request::Stat { path } => attributes(root, &path, Links::Refused),
+        Request::Lstat { path } => attributes(&session.share, &path, Links::Themselves),
+        Request::Stat { path } => attributes(&session.share, &path, Links::Refused),
         Request::Fstat { handle } => look(session, &Target::Handle(handle))
             .map(|found| Reply::Attributes(Attributes::from(&found))),
         Request::Setstat { path, attributes } => {
@@ -114,7 +114,7 @@ fn ours(session: &Session, request: Request) -> Served {
         } => {
             let cursor = session.handles.directory(&handle)?;
             let mut cursor = cursor.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Reply::extended(&cursor.list(from, budget)?))
+            Ok(Reply::extended(&cursor.list(&session.share, from, budget)?))
         }
         Request::Make {
             path,
@@ -126,11 +126,11 @@ fn ours(session: &Session, request: Request) -> Served {
                 .share
                 .writable()?
                 .make(&place, &node, creation, Masking::Exact)?;
-            tell(&session.share.root.hold(&place)?)
+            tell(session, &session.share.root.hold(&place)?)
         }
         Request::Link { from, to } => {
             link(session, &from, &to)?;
-            tell(&session.share.root.hold(&at(&to)?)?)
+            tell(session, &session.share.root.hold(&at(&to)?)?)
         }
         Request::Set { target, update } => {
             match &target {
@@ -138,7 +138,7 @@ fn ours(session: &Session, request: Request) -> Served {
                     let writable = session.share.writable()?;
                     let node = session.share.root.hold(&at(path)?)?;
                     writable.set(&node, &update)?;
-                    return tell(&node);
+                    return tell(session, &node);
                 }
                 Target::Handle(handle) => set_handle(session, handle, &update)?,
             };
@@ -157,7 +157,7 @@ fn ours(session: &Session, request: Request) -> Served {
             let (file, before) = write(session, &handle, offset, &data)?;
             Ok(Reply::extended(&Written {
                 before: Version::from(&before),
-                after: root::metadata(file.fd.as_fd())?,
+                after: session.share.see(&file.fd)?,
             }))
         }
         Request::GetXattr { target, name } => {
@@ -193,7 +193,7 @@ fn ours(session: &Session, request: Request) -> Served {
             }
             session.watches.add(node.as_fd(), place, found.id)?;
             // Looked at again, so that nothing falls between the look and the watch.
-            tell(&node)
+            tell(session, &node)
         }
         Request::Allocate {
             handle,
@@ -210,8 +210,8 @@ fn ours(session: &Session, request: Request) -> Served {
     }
 }
 
-fn tell(node: &Node) -> Served {
-    Ok(Reply::extended(&node.metadata()?))
+fn tell(session: &Session, node: &Node) -> Served {
+    Ok(Reply::extended(&session.share.see(node)?))
 }
 
 fn with_fd<T>(

@@ -18,6 +18,7 @@ use rustix::{
 use tokio::io::unix::AsyncFd;
 
 use super::{
+    Share,
     path::Beneath,
     root::{self, Root},
 };
@@ -191,21 +192,21 @@ impl Watches {
     }
 
     /// Looks at what events were about. May block.
-    pub(crate) fn describe(&self, noted: Noted, root: &Root) -> ChangeSet {
+    pub(crate) fn describe(&self, noted: Noted, share: &Share) -> ChangeSet {
         let mut set = ChangeSet {
             lost: noted.lost,
             changes: Vec::new(),
         };
         let mut held = HashMap::new();
         for (watch, name) in noted.order {
-            let directory = held.entry(watch).or_insert_with(|| self.find(watch, root));
+            let directory = held.entry(watch).or_insert_with(|| self.find(watch, &share.root));
             let Some((node, id)) = directory else {
                 continue;
             };
             let now = if name.is_empty() {
-                node.metadata()
+                share.see(node)
             } else {
-                root::metadata_of(std::os::fd::AsFd::as_fd(node), &name)
+                share.see_name(std::os::fd::AsFd::as_fd(node), &name)
             };
             set.changes.push(Change {
                 directory: *id,

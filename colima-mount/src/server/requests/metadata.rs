@@ -7,8 +7,9 @@ use bytes::Bytes;
 use super::{Served, at, with_fd};
 use crate::{
     server::{
+        Share,
         handles::Held,
-        root::{self, Node, Root},
+        root::{Node, Root},
         session::Session,
     },
     sftp::{
@@ -33,20 +34,20 @@ fn hold(root: &Root, path: &Bytes, links: Links) -> Result<Node, Errno> {
     Ok(node)
 }
 
-pub(super) fn attributes(root: &Root, path: &Bytes, links: Links) -> Served {
-    let found = hold(root, path, links)?.metadata()?;
+pub(super) fn attributes(share: &Share, path: &Bytes, links: Links) -> Served {
+    let found = share.see(&hold(&share.root, path, links)?)?;
     Ok(Reply::Attributes(Attributes::from(&found)))
 }
 
 pub(super) fn look(session: &Session, target: &Target) -> Result<Metadata, Errno> {
     match target {
-        Target::Path(path) => session.share.root.hold(&at(path)?)?.metadata(),
+        Target::Path(path) => session.share.see(&session.share.root.hold(&at(path)?)?),
         Target::Handle(handle) => match session.handles.get(handle)? {
-            Held::File(file) => root::metadata(file.fd.as_fd()),
-            Held::Directory(cursor) => cursor
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .metadata(),
+            Held::File(file) => session.share.see(&file.fd),
+            Held::Directory(cursor) => {
+                let cursor = cursor.lock().unwrap_or_else(PoisonError::into_inner);
+                session.share.see(&cursor.as_fd())
+            }
         },
     }
 }
@@ -89,7 +90,7 @@ pub(super) fn on_proc_path<T>(
         Target::Path(path) => {
             let node = session.share.root.hold(&at(path)?)?;
             // Links have no such attributes, and pipes and devices are not asked.
-            match node.metadata()?.kind() {
+            match session.share.see(&node)?.kind() {
                 FileKind::Regular | FileKind::Directory => f(&Root::proc_path(node.as_fd())),
                 _ => Err(Errno::NotSupported),
             }

@@ -19,7 +19,7 @@ pub(super) fn names(session: &Session, handle: &Bytes) -> Served {
     let names = cursor
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .names()?;
+        .names(&session.share)?;
     Ok(if names.is_empty() {
         eof()
     } else {

@@ -1,9 +1,6 @@
 //! Files and directories are opened.
 
-use std::{
-    os::fd::AsFd as _,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -13,7 +10,7 @@ use crate::{
         handles::{Held, OpenFile, Room},
         listing::Cursor,
         path,
-        root::{self, Masking},
+        root::Masking,
         session::{Dialect, Session},
     },
     sftp::{Creation, Errno, FileKind, Metadata, OpenFlags, Opened, Reply, Request},
@@ -37,7 +34,7 @@ pub(super) fn open(session: &Session, request: Request, room: Room) -> Served {
                 FileKind::Symlink => return Err(Errno::Symlink),
                 _ => return Err(Errno::NotADirectory),
             }
-            let cursor = Cursor::new(root.open_to_read(&node, &found)?)?;
+            let cursor = Cursor::new(session.share.open_to_read(&node)?)?;
             let held = Held::Directory(Arc::new(Mutex::new(cursor)));
             Ok(Reply::Handle(session.handles.insert(
                 held,
@@ -103,9 +100,9 @@ fn open_file(
         session.share.writable()?.open(&path, flags, creation)?
     } else {
         let node = session.share.root.hold(&path)?;
-        session.share.root.open_to_read(&node, &node.metadata()?)?
+        session.share.open_to_read(&node)?
     };
-    let metadata = root::metadata(fd.as_fd())?;
+    let metadata = session.share.see(&fd)?;
     let file = OpenFile { fd };
     Ok((Held::File(Arc::new(file)), metadata))
 }
