@@ -25,8 +25,8 @@ use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use access::Access;
-pub use ownership::{Beside, Ownership};
 pub(crate) use access::WriteAccess;
+pub use ownership::{Beside, Ownership};
 pub use root::{Resolver, Root};
 
 /// What one client may use.

@@ -10,12 +10,18 @@ mod fuse_files;
 mod mounted;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod one_slow_request;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod ownership;
 mod packets;
 mod peers;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod pjdfstest;
 mod server_confinement;
 mod server_differential;
 mod server_sessions;
 mod stock_client;
+#[cfg(target_os = "linux")]
+mod worker;
 
 /// A file that is in no binary would never run.
 #[test]

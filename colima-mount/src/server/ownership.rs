@@ -243,7 +243,9 @@ impl Beside {
         match kept {
             // What was kept in the database while the file could not carry it is old.
             Ok(()) | Err(Raw::NODATA) => side(Record::default()),
-            Err(Raw::OPNOTSUPP | Raw::ACCESS | Raw::PERM | Raw::NOSPC | Raw::DQUOT) => side(*record),
+            Err(Raw::OPNOTSUPP | Raw::ACCESS | Raw::PERM | Raw::NOSPC | Raw::DQUOT) => {
+                side(*record)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -318,7 +320,10 @@ impl Beside {
     pub(super) fn forget(&self, gone: &Metadata) {
         if gone.links <= 1 || gone.kind() == FileKind::Directory {
             // What is left is one record too many, which is dropped in its time.
-            let _ = self.side.as_ref().map(|side| side.put(&gone.id, Record::default()));
+            let _ = self
+                .side
+                .as_ref()
+                .map(|side| side.put(&gone.id, Record::default()));
         }
     }
 

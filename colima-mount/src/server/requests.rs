@@ -114,7 +114,11 @@ fn ours(session: &Session, request: Request) -> Served {
         } => {
             let cursor = session.handles.directory(&handle)?;
             let mut cursor = cursor.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Reply::extended(&cursor.list(&session.share, from, budget)?))
+            Ok(Reply::extended(&cursor.list(
+                &session.share,
+                from,
+                budget,
+            )?))
         }
         Request::Make {
             path,

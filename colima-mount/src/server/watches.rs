@@ -199,7 +199,9 @@ impl Watches {
         };
         let mut held = HashMap::new();
         for (watch, name) in noted.order {
-            let directory = held.entry(watch).or_insert_with(|| self.find(watch, &share.root));
+            let directory = held
+                .entry(watch)
+                .or_insert_with(|| self.find(watch, &share.root));
             let Some((node, id)) = directory else {
                 continue;
             };

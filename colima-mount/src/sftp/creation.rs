@@ -115,10 +115,9 @@ impl NewNode {
     #[must_use]
     pub fn is_special(&self) -> bool {
         match self {
-            Self::Fifo
-            | Self::Socket
-            | Self::CharacterDevice { .. }
-            | Self::BlockDevice { .. } => true,
+            Self::Fifo | Self::Socket | Self::CharacterDevice { .. } | Self::BlockDevice { .. } => {
+                true
+            }
             Self::Directory | Self::Symlink { .. } | Self::Regular => false,
         }
     }

@@ -205,6 +205,10 @@ mod tests {
         assert_eq!(record.over(host(0o100_711, 0)).mode, 0o014_711);
         assert_eq!(record.over(host(0o100_644, 0)).mode, 0o010_644, "a chmod");
         assert_eq!(record.over(host(0o100_711, 1)).mode, 0o104_711, "a write");
-        assert_eq!(record.over(host(0o040_711, 0)).mode, 0o044_711, "another file");
+        assert_eq!(
+            record.over(host(0o040_711, 0)).mode,
+            0o044_711,
+            "another file"
+        );
     }
 }

@@ -333,7 +333,9 @@ mod tests {
             }
         }
         assert!(side.state().records.len() <= 64);
-        let length = std::fs::metadata(place.path().join("records")).unwrap().len();
+        let length = std::fs::metadata(place.path().join("records"))
+            .unwrap()
+            .len();
         assert!(length <= (ENTRY * (3 * 64 + 1024)) as u64, "{length} bytes");
     }
 }
