@@ -10,6 +10,8 @@
 //! the same file keep their order ([`Server::serve`]).
 
 mod access;
+#[cfg(target_os = "linux")]
+pub mod confine;
 mod handles;
 mod listing;
 mod order;

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use colima_mount::{
     Client,
+    server::confine::Wall,
     sftp::{
         Creation, Errno, FileKind, Metadata, NewNode, OpenFlags, Owner, Rename, Request, Target,
         Update, XattrMode,
@@ -184,6 +185,36 @@ fn owners_modes_and_special_nodes_outlive_the_server_and_are_not_real_on_the_hos
         let opened = client.open(b"f2", OpenFlags::READ, None).await;
         assert_eq!(opened.unwrap_err(), Errno::NoDevice);
     });
+}
+
+#[test]
+fn behind_either_wall_the_server_works_as_without() {
+    if !possible("behind_either_wall_the_server_works_as_without") {
+        return;
+    }
+    for wall in [Wall::Namespace, Wall::Landlock] {
+        let (share, side) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let worker = Worker::with_side(side.path()).behind(wall);
+        let all = with(&worker, share.path(), one_of_each);
+        with(&worker, share.path(), async |client| {
+            are_as_made(client, &all).await;
+            client
+                .rename(b"file", b"directory/file", Rename::Replace)
+                .await
+                .unwrap();
+            client
+                .rename(b"directory/file", b"file", Rename::Keep)
+                .await
+                .unwrap();
+            let path = Bytes::from_static(b"/");
+            let watched: Metadata = client.ask(&Request::Watch { path }).await.unwrap();
+            assert_eq!(watched.kind(), FileKind::Directory);
+            let changes = client.call(&Request::Changes {});
+            fs::write(share.path().join("of the host"), "").unwrap();
+            changes.await.unwrap();
+            are_as_made(client, &all).await;
+        });
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod client_files;
+#[cfg(target_os = "linux")]
+mod confined;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_coherence;
 #[cfg(all(feature = "fuse", target_os = "linux"))]

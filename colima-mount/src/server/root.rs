@@ -110,6 +110,12 @@ impl Root {
         self
     }
 
+    /// What must stay open for it to work.
+    #[cfg(target_os = "linux")]
+    pub(super) fn descriptors(&self) -> [std::os::fd::RawFd; 2] {
+        [self.directory.as_raw_fd(), self.magic.as_raw_fd()]
+    }
+
     fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         match self.resolver {
             Resolver::Openat2 => self.resolve_at_once(path, flags),
