@@ -17,6 +17,7 @@ mod listing;
 mod order;
 mod ownership;
 mod path;
+mod protection;
 mod requests;
 mod root;
 pub(crate) mod session;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use access::Access;
 pub(crate) use access::WriteAccess;
 pub use ownership::{Beside, Ownership};
+pub use protection::{InvalidPath, Protection, Refusals};
 pub use root::{Resolver, Root};
 
 /// What one client may use.
@@ -73,6 +75,7 @@ pub(crate) struct Share {
     root: Arc<Root>,
     access: Access,
     ownership: Ownership,
+    protection: Protection,
 }
 
 /// Why a session ended that was not ended by its client.
@@ -105,6 +108,7 @@ impl Server {
                 root: Arc::new(root),
                 access,
                 ownership: Ownership::Host,
+                protection: Protection::default(),
             }),
             limits: Limits::default(),
         }
@@ -121,6 +125,13 @@ impl Server {
     #[must_use]
     pub fn ownership(mut self, ownership: Ownership) -> Self {
         Arc::make_mut(&mut self.share).ownership = ownership;
+        self
+    }
+
+    /// Protects and hides paths; none if this is not called.
+    #[must_use]
+    pub fn protection(mut self, protection: Protection) -> Self {
+        Arc::make_mut(&mut self.share).protection = protection;
         self
     }
 

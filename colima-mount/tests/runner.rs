@@ -18,6 +18,7 @@ mod packets;
 mod peers;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod pjdfstest;
+mod protection;
 mod server_confinement;
 mod server_differential;
 mod server_sessions;

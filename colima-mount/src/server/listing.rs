@@ -17,6 +17,8 @@ pub(crate) struct Cursor {
     names: Dir,
     /// A name that was read but had no room in the last answer.
     left: Option<(Bytes, u64)>,
+    /// Names that nobody sees.
+    hidden: Vec<Bytes>,
 }
 
 impl fmt::Debug for Cursor {
@@ -31,12 +33,13 @@ impl fmt::Debug for Cursor {
 const ENTRY: usize = 4 + 8 + 1 + 24 + 7 * 4 + 16 + 36;
 
 impl Cursor {
-    pub(crate) fn new(directory: OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn new(directory: OwnedFd, hidden: Vec<Bytes>) -> Result<Self, Errno> {
         let names = Dir::read_from(&directory)?;
         Ok(Self {
             directory,
             names,
             left: None,
+            hidden,
         })
     }
 
@@ -48,12 +51,16 @@ impl Cursor {
         if let Some(left) = self.left.take() {
             return Some(Ok(left));
         }
-        let entry = match self.names.read()? {
-            Ok(entry) => entry,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let name = Bytes::copy_from_slice(entry.file_name().to_bytes());
-        Some(Ok((name, entry.offset().cast_unsigned())))
+        loop {
+            let entry = match self.names.read()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error.into())),
+            };
+            let name = Bytes::copy_from_slice(entry.file_name().to_bytes());
+            if !self.hidden.contains(&name) {
+                return Some(Ok((name, entry.offset().cast_unsigned())));
+            }
+        }
     }
 
     /// The next entries that take at most `budget` bytes, one at least; none at the end.
@@ -109,6 +116,16 @@ impl Cursor {
         }
         Ok(names)
     }
+}
+
+/// Whether a directory has a name for an inode; one that has more than so many names is not read to its end.
+pub(super) fn has_inode(directory: &OwnedFd, inode: u64, most: usize) -> Result<bool, Errno> {
+    for (count, entry) in Dir::read_from(directory)?.enumerate() {
+        if entry?.ino() == inode || count >= most {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The line of `ls -l`, with numbers for owners: names of the host's users are nobody's business.

@@ -21,6 +21,7 @@ use self::{
 use super::{
     handles::{Held, Room},
     path::Beneath,
+    protection::Doing,
     root::{Masking, Node, Removal, Root},
     session::{Dialect, Session},
 };
@@ -47,8 +48,17 @@ fn eof() -> Reply {
     }
 }
 
-fn at(path: &Bytes) -> Result<Beneath, Errno> {
-    Beneath::new(path)
+/// The place of a path, if that may be done to it.
+fn at(session: &Session, path: &Bytes, doing: Doing) -> Result<Beneath, Errno> {
+    let place = Beneath::new(path)?;
+    session.share.protection.check(&place, doing)?;
+    Ok(place)
+}
+
+/// Whether something may be done to what a handle stands for.
+fn check_handle(session: &Session, handle: &Bytes, doing: Doing) -> Result<(), Errno> {
+    let path = session.handles.path(handle).ok_or(Errno::BadHandle)?;
+    session.share.protection.check_components(&path, doing)
 }
 
 /// Requests of version 3 and of OpenSSH; others are ours, if the client may ask them.
@@ -66,8 +76,8 @@ fn stock(session: &Session, request: Request) -> Served {
             offset,
             data,
         } => write(session, &handle, offset, &data).map(|_| Reply::ok()),
-        Request::Lstat { path } => attributes(&session.share, &path, Links::Themselves),
-        Request::Stat { path } => attributes(&session.share, &path, Links::Refused),
+        Request::Lstat { path } => attributes(session, &path, Links::Themselves),
+        Request::Stat { path } => attributes(session, &path, Links::Refused),
         Request::Fstat { handle } => look(session, &Target::Handle(handle))
             .map(|found| Reply::Attributes(Attributes::from(&found))),
         Request::Setstat { path, attributes } => {
@@ -90,11 +100,13 @@ fn stock(session: &Session, request: Request) -> Served {
             make(session, &path, &NewNode::Symlink { target }, 0o777)
         }
         Request::Realpath { path } => realpath(&path),
-        Request::Readlink { path } => readlink(root, &path),
+        Request::Readlink { path } => readlink(session, &path),
         Request::Rename { from, to } => rename(session, &from, &to, Rename::Keep),
         Request::PosixRename { from, to } => rename(session, &from, &to, Rename::Replace),
         Request::Hardlink { from, to } => link(session, &Target::Path(from), &to),
-        Request::Statvfs { path } => at(&path).and_then(|path| statvfs(&root.hold(&path)?)),
+        Request::Statvfs { path } => {
+            at(session, &path, Doing::Look).and_then(|path| statvfs(&root.hold(&path)?))
+        }
         Request::Fstatvfs { handle } => with_fd(session, &handle, |fd| statvfs(&fd)),
         Request::Fsync { handle } => fsync(session, &handle),
         Request::Limits {} => Ok(limits(session)),
@@ -125,7 +137,7 @@ fn ours(session: &Session, request: Request) -> Served {
             node,
             creation,
         } => {
-            let place = at(&path)?;
+            let place = at(session, &path, names::making(&node))?;
             session
                 .share
                 .writable()?
@@ -134,13 +146,18 @@ fn ours(session: &Session, request: Request) -> Served {
         }
         Request::Link { from, to } => {
             link(session, &from, &to)?;
-            tell(session, &session.share.root.hold(&at(&to)?)?)
+            tell(
+                session,
+                &session.share.root.hold(&at(session, &to, Doing::Look)?)?,
+            )
         }
         Request::Set { target, update } => {
             match &target {
                 Target::Path(path) => {
                     let writable = session.share.writable()?;
-                    let node = session.share.root.hold(&at(path)?)?;
+                    let place = at(session, path, Doing::Change)?;
+                    let node = session.share.root.hold(&place)?;
+                    session.share.check_names(&node.metadata()?)?;
                     writable.set(&node, &update)?;
                     return tell(session, &node);
                 }
@@ -164,12 +181,13 @@ fn ours(session: &Session, request: Request) -> Served {
                 after: session.share.see(&file.fd)?,
             }))
         }
-        Request::GetXattr { target, name } => {
-            on_proc_path(session, &target, |path| Root::get_xattr(path, &name))
-                .map(|value| Reply::Data(value.into()))
-        }
+        Request::GetXattr { target, name } => on_proc_path(session, &target, Doing::Look, |path| {
+            Root::get_xattr(path, &name)
+        })
+        .map(|value| Reply::Data(value.into())),
         Request::ListXattr { target } => {
-            on_proc_path(session, &target, Root::list_xattr).map(|names| Reply::Data(names.into()))
+            on_proc_path(session, &target, Doing::Look, Root::list_xattr)
+                .map(|names| Reply::Data(names.into()))
         }
         Request::SetXattr {
             target,
@@ -178,18 +196,20 @@ fn ours(session: &Session, request: Request) -> Served {
             mode,
         } => {
             let writable = session.share.writable()?;
-            on_proc_path(session, &target, |path| {
+            on_proc_path(session, &target, Doing::Change, |path| {
                 writable.set_xattr(path, &name, &value, mode)
             })?;
             Ok(Reply::ok())
         }
         Request::RemoveXattr { target, name } => {
             let writable = session.share.writable()?;
-            on_proc_path(session, &target, |path| writable.remove_xattr(path, &name))?;
+            on_proc_path(session, &target, Doing::Change, |path| {
+                writable.remove_xattr(path, &name)
+            })?;
             Ok(Reply::ok())
         }
         Request::Watch { path } => {
-            let place = at(&path)?;
+            let place = at(session, &path, Doing::Look)?;
             let node = session.share.root.hold(&place)?;
             let found = node.metadata()?;
             if found.kind() != FileKind::Directory {

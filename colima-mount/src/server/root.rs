@@ -185,6 +185,11 @@ impl Root {
         Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
     }
 
+    /// Opens a directory that is held, to read its names.
+    pub(crate) fn open_directory(&self, node: &Node, found: &Metadata) -> Result<OwnedFd, Errno> {
+        self.reopen(node, found, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
     /// The magic link of this process to what is held: what system calls without a form for `O_PATH`
     /// take.
     pub(super) fn magic(&self, fd: BorrowedFd<'_>) -> (BorrowedFd<'_>, String) {

@@ -198,6 +198,7 @@ impl Watches {
             changes: Vec::new(),
         };
         let mut held = HashMap::new();
+        let mut hidden = HashMap::new();
         for (watch, name) in noted.order {
             let directory = held
                 .entry(watch)
@@ -205,6 +206,13 @@ impl Watches {
             let Some((node, id)) = directory else {
                 continue;
             };
+            if hidden
+                .entry(watch)
+                .or_insert_with(|| self.hidden(watch, share))
+                .contains(&name)
+            {
+                continue;
+            }
             let now = if name.is_empty() {
                 share.see(node)
             } else {
@@ -228,6 +236,21 @@ impl Watches {
             }
         }
         set
+    }
+
+    /// The names in a watched directory that nobody sees.
+    fn hidden(&self, watch: i32, share: &Share) -> Vec<Bytes> {
+        let state = self.state();
+        let watched = state.directories.get(&watch);
+        watched.map_or_else(Vec::new, |watched| {
+            let path = watched.path.whole();
+            let path = if watched.path.is_root() {
+                &[][..]
+            } else {
+                &path
+            };
+            share.protection.hidden_in(path)
+        })
     }
 
     /// A watched directory, if it is still where it was: a directory above it may have been renamed.

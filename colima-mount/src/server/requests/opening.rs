@@ -10,6 +10,7 @@ use crate::{
         handles::{Held, OpenFile, Room},
         listing::Cursor,
         path,
+        protection::Doing,
         root::Masking,
         session::{Dialect, Session},
     },
@@ -27,14 +28,17 @@ pub(super) fn open(session: &Session, request: Request, room: Room) -> Served {
     let root = &session.share.root;
     match request {
         Request::Opendir { path } => {
-            let node = root.hold(&at(&path)?)?;
+            let node = root.hold(&at(session, &path, Doing::Look)?)?;
             let found = node.metadata()?;
             match found.kind() {
                 FileKind::Directory => {}
                 FileKind::Symlink => return Err(Errno::Symlink),
                 _ => return Err(Errno::NotADirectory),
             }
-            let cursor = Cursor::new(session.share.open_to_read(&node)?)?;
+            let cursor = {
+                let hidden = session.share.protection.hidden_in(&opened_by(&path));
+                Cursor::new(session.share.open_to_read(&node)?, hidden)?
+            };
             let held = Held::Directory(Arc::new(Mutex::new(cursor)));
             Ok(Reply::Handle(session.handles.insert(
                 held,
@@ -95,7 +99,21 @@ fn open_file(
     flags: OpenFlags,
     creation: Option<(Creation, Masking)>,
 ) -> Result<(Held, Metadata), Errno> {
-    let path = at(path)?;
+    let doing = if creation.is_some() {
+        Doing::Put
+    } else if flags.changes() {
+        Doing::Change
+    } else {
+        Doing::Look
+    };
+    let path = at(session, path, doing)?;
+    if doing != Doing::Look && !session.share.protection.is_empty() {
+        match session.share.root.hold(&path) {
+            Ok(node) => session.share.check_names(&node.metadata()?)?,
+            Err(Errno::NotFound) if creation.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
     let fd = if flags.changes() || creation.is_some() {
         session.share.writable()?.open(&path, flags, creation)?
     } else {
