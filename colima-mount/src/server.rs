@@ -37,8 +37,8 @@ pub use root::{Resolver, Root};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Files and directories open at the same time. An open beyond it waits until one is closed, for
-    /// [`Limits::OPEN_PATIENCE`] at most.
+    /// Files and directories open at the same time; fewer where the process may have fewer descriptors. An
+    /// open beyond it waits until one is closed, for [`Limits::OPEN_PATIENCE`] at most.
     pub handles: usize,
     /// Requests that are being worked on or wait for one that is.
     pub requests: usize,
@@ -51,6 +51,21 @@ impl Limits {
     pub const OPEN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
     /// Bytes of requests and replies in memory.
     pub const MEMORY: usize = 16 * 1024 * 1024;
+
+    /// The limits of a process that may have so many descriptors: handles leave room for what requests
+    /// open for a moment, so that a client waits and is not refused.
+    fn within(mut self, descriptors: Option<u64>) -> Self {
+        /// Each request may hold a few of them, and there are streams, watches and the runtime.
+        const ELSE: u64 = 320;
+
+        if let Some(descriptors) = descriptors {
+            let most = descriptors.saturating_sub(ELSE).max(descriptors / 2);
+            self.handles = self
+                .handles
+                .min(usize::try_from(most).unwrap_or(usize::MAX));
+        }
+        self
+    }
 }
 
 impl Default for Limits {
@@ -159,6 +174,21 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send,
     {
         let (read, write) = tokio::io::split(stream);
-        session::run(&self.share, self.limits, read, write).await
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        session::run(&self.share, self.limits.within(descriptors), read, write).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    #[test]
+    fn handles_leave_room_for_other_descriptors() {
+        let handles = |descriptors| Limits::default().within(descriptors).handles;
+        assert_eq!(handles(None), 4096);
+        assert_eq!(handles(Some(1 << 20)), 4096);
+        assert_eq!(handles(Some(1024)), 704);
+        assert_eq!(handles(Some(256)), 128);
     }
 }

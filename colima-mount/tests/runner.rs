@@ -25,6 +25,8 @@ mod server_sessions;
 mod stock_client;
 #[cfg(target_os = "linux")]
 mod worker;
+#[cfg(target_os = "linux")]
+mod worker_size;
 
 /// A file that is in no binary would never run.
 #[test]

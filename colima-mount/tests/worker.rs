@@ -12,11 +12,13 @@ use std::{
 use colima_mount::{
     Access, Root, Server,
     server::{
-        Beside, Ownership,
+        Beside, Limits, Ownership,
         confine::{CallWall, Confined, Confinement, FileWall, Wall},
     },
     sftp::Owner,
 };
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::peers;
 
@@ -113,6 +115,7 @@ pub(crate) fn confined(work: impl FnOnce(Confined)) {
         if let Some(side) = std::env::var_os(SIDE) {
             confinement = confinement.side(open(Path::new(&side)));
         }
+        confinement = confinement.descriptors(10_512);
         if files != "Namespace" {
             confinement = confinement.without(Wall::Namespace);
         }
@@ -159,7 +162,11 @@ fn serve(root: Root, access: Access, side: Option<OwnedFd>) {
     if let Some(side) = side {
         beside = beside.with_directory(side).unwrap();
     }
-    let server = Server::new(root, access).ownership(Ownership::Beside(beside));
+    let mut limits = Limits::default();
+    limits.handles = 10_000;
+    let server = Server::new(root, access)
+        .limits(limits)
+        .ownership(Ownership::Beside(beside));
     let stream = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let stream = UnixStream::from(stream);
     stream.set_nonblocking(true).unwrap();
@@ -180,5 +187,11 @@ fn serves() {
     }
     let side = std::env::var_os(SIDE);
     let side = side.map(|side| std::fs::File::open(side).unwrap().into());
+    let most = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
     serve(Root::open(share).unwrap(), access, side);
 }

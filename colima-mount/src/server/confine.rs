@@ -10,6 +10,7 @@
 //! * **Calls.** A seccomp filter without sockets, programs, mounts, namespaces, other processes, keys,
 //!   kernel modules, BPF, `io_uring` and memory that runs.
 //! * **Descriptors.** Those that are not named are closed.
+//! * **Memory.** Large buffers are given back to the host when they are free.
 //! * **The rest.** No new privileges, no capabilities, no core dumps, no tracing by others of its user, a limit
 //!   of descriptors.
 //!
@@ -220,6 +221,8 @@ impl Confinement {
         // What a library keeps of the host for later, it must keep now.
         let privileges = rustix::thread::set_no_new_privs(true);
         step("give up new privileges", privileges)?;
+
+        calls::bound_heap();
 
         let mut directories = Directories {
             share: self.share,
