@@ -12,6 +12,7 @@ mod fuse_files;
 mod mounted;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod one_slow_request;
+mod other_clients;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod ownership;
 mod packets;
