@@ -17,7 +17,7 @@ use colima_mount::{
 };
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
-use crate::worker::{self, GROUP, USER, Worker};
+use crate::worker::{self, Worker};
 
 const SECRET: &str = "a secret of the host";
 
@@ -27,7 +27,8 @@ struct Place {
 }
 
 impl Place {
-    fn new() -> Self {
+    fn new(attacker: &Worker) -> Self {
+        let (user, group) = attacker.user();
         let above = tempfile::tempdir().unwrap();
         let at = |name: &str| above.path().join(name);
         fs::create_dir(at("share")).unwrap();
@@ -49,7 +50,7 @@ impl Place {
             "outside/secret",
             "outside/directory",
         ] {
-            chown(at(name), Some(USER), Some(GROUP)).unwrap();
+            chown(at(name), Some(user), Some(group)).unwrap();
         }
         Self { above }
     }
@@ -98,11 +99,10 @@ fn possible(test: &str, wall: Wall) -> bool {
     missing.is_none()
 }
 
-fn attack(wall: Wall, access: Access) {
-    let place = Place::new();
+fn attack(attacker: &Worker, access: Access) {
+    let place = Place::new(attacker);
     let before = place.outside();
     assert_eq!(before.len(), 2);
-    let attacker = Worker::default().behind(wall);
     let test = "confined::attacks_what_is_outside";
     let (_stream, mut child) = attacker.spawn(test, &place.share(), access);
     assert!(child.wait().unwrap().success());
@@ -116,8 +116,10 @@ fn attack(wall: Wall, access: Access) {
 fn nothing_outside_is_reached_from_the_namespaces() {
     const TEST: &str = "nothing_outside_is_reached_from_the_namespaces";
     if possible(TEST, Wall::Namespace) {
-        attack(Wall::Namespace, Access::ReadWrite);
-        attack(Wall::Namespace, Access::ReadOnly);
+        let attacker = Worker::default().behind(Wall::Namespace);
+        attack(&attacker, Access::ReadWrite);
+        attack(&attacker, Access::ReadOnly);
+        attack(&attacker.of_root(), Access::ReadWrite);
     }
 }
 
@@ -125,8 +127,10 @@ fn nothing_outside_is_reached_from_the_namespaces() {
 fn nothing_outside_is_read_or_changed_behind_landlock() {
     const TEST: &str = "nothing_outside_is_read_or_changed_behind_landlock";
     if possible(TEST, Wall::Landlock) {
-        attack(Wall::Landlock, Access::ReadWrite);
-        attack(Wall::Landlock, Access::ReadOnly);
+        let attacker = Worker::default().behind(Wall::Landlock);
+        attack(&attacker, Access::ReadWrite);
+        attack(&attacker, Access::ReadOnly);
+        attack(&attacker.of_root(), Access::ReadWrite);
     }
 }
 
@@ -271,9 +275,9 @@ fn swaps(test: &str, wall: Wall) {
     if !possible(test, wall) {
         return;
     }
-    let place = Place::new();
-    let before = place.outside();
     let attacker = Worker::default().behind(wall);
+    let place = Place::new(&attacker);
+    let before = place.outside();
     let test = "confined::uses_a_name_that_is_swapped";
     let (mut stream, mut child) = attacker.spawn(test, &place.share(), Access::ReadWrite);
     let mut ready = [0];
@@ -304,10 +308,10 @@ fn without_a_wall_the_attacks_succeed() {
     if !possible("without_a_wall_the_attacks_succeed", Wall::Filter) {
         return;
     }
-    let place = Place::new();
+    let attacker = Worker::default().behind(Wall::Filter);
+    let place = Place::new(&attacker);
     for test in ["attacks_what_is_outside", "uses_a_name_that_is_swapped"] {
         let test = format!("confined::{test}");
-        let attacker = Worker::default().behind(Wall::Filter);
         let (stream, mut child) = attacker.spawn(&test, &place.share(), Access::ReadWrite);
         let (inner, link) = (place.share().join("inner"), place.share().join("absolute"));
         // Until it has read what it should not, and ends; a pipe that broke is one that has.

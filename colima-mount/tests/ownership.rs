@@ -233,7 +233,7 @@ fn where_files_carry_no_attributes_the_database_has_everything() {
         println!("skipped: {TEST}: ramfs cannot be mounted");
         return;
     }
-    let worker = Worker::with_side(side.path());
+    let worker = Worker::with_side(side.path()).behind(Wall::Namespace);
     let all = with(&worker, share.path(), one_of_each);
     with(&worker, share.path(), async |client| {
         are_as_made(client, &all).await;

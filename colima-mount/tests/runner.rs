@@ -13,7 +13,7 @@ mod mounted;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod one_slow_request;
 mod other_clients;
-#[cfg(all(feature = "fuse", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 mod ownership;
 mod packets;
 mod peers;
@@ -28,6 +28,27 @@ mod stock_client;
 mod worker;
 #[cfg(target_os = "linux")]
 mod worker_size;
+
+/// A promise without a test is none.
+#[test]
+fn every_test_that_the_semantics_name_exists() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises = std::fs::read_to_string(here.join("SEMANTICS.md")).unwrap();
+    let mut source = String::new();
+    for entry in std::fs::read_dir(here.join("tests")).unwrap() {
+        source += &std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+    }
+    let named = promises.split('`').skip(1).step_by(2);
+    let is_test = |name: &&str| {
+        let letters = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_';
+        name.matches('_').count() > 1 && name.chars().all(letters)
+    };
+    let tests: Vec<_> = named.filter(is_test).collect();
+    assert!(tests.len() > 30);
+    for test in tests {
+        assert!(source.contains(&format!("fn {test}()")), "{test}");
+    }
+}
 
 /// A file that is in no binary would never run.
 #[test]

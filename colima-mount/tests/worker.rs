@@ -41,6 +41,14 @@ const ACCESS: &str = "COLIMA_TEST_ACCESS";
 pub(crate) struct Worker {
     side: Option<PathBuf>,
     files: Option<Wall>,
+    who: Who,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Who {
+    #[default]
+    User,
+    Root,
 }
 
 impl Worker {
@@ -48,7 +56,7 @@ impl Worker {
     pub(crate) fn with_side(directory: &Path) -> Self {
         Self {
             side: Some(directory.to_owned()),
-            files: None,
+            ..Self::default()
         }
     }
 
@@ -58,10 +66,25 @@ impl Worker {
         self
     }
 
+    /// One that belongs to root, as where everything does.
+    pub(crate) fn of_root(mut self) -> Self {
+        self.who = Who::Root;
+        self
+    }
+
+    /// The user and group that it is.
+    pub(crate) fn user(&self) -> (u32, u32) {
+        match self.who {
+            Who::User => (USER, GROUP),
+            Who::Root => (0, 0),
+        }
+    }
+
     /// Starts a test of this binary as the user, with a stream as its standard input.
     pub(crate) fn spawn(&self, test: &str, share: &Path, access: Access) -> (UnixStream, Child) {
         let (here, there) = UnixStream::pair().unwrap();
-        chown(share, Some(USER), Some(GROUP)).unwrap();
+        let (user, group) = self.user();
+        chown(share, Some(user), Some(group)).unwrap();
         // By the link to itself: the user need not reach the directory of the binary.
         let mut command = Command::new("/proc/self/exe");
         command
@@ -69,12 +92,17 @@ impl Worker {
             .env(SHARE, share)
             .env(ACCESS, format!("{access:?}"))
             .stdin(OwnedFd::from(there))
-            .stdout(Stdio::null())
-            .uid(USER)
-            .gid(GROUP);
+            .stdout(Stdio::null());
+        if self.who == Who::User {
+            command.uid(USER).gid(GROUP);
+        }
         if let Some(side) = &self.side {
             chown(side, Some(USER), Some(GROUP)).unwrap();
             command.env(SIDE, side);
+        }
+        if self.files == Some(Wall::Filter) {
+            // Its attacks succeed, at which it panics.
+            command.stderr(Stdio::null());
         }
         if let Some(files) = self.files {
             command.env(FILES, format!("{files:?}"));

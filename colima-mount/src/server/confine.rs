@@ -14,6 +14,8 @@
 //! * **The rest.** No new privileges, no capabilities, no core dumps, no tracing by others of its user, a limit
 //!   of descriptors.
 //!
+//! Root without capabilities is a user like any, who may do what the modes of root's files say.
+//!
 //! All of it is for good, and for the whole process: it is called first thing in `main`, while there is one
 //! thread. A runtime comes after it.
 //!

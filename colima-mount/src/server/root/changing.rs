@@ -395,13 +395,18 @@ impl<'a> Writable<'a> {
         mut offset: u64,
         mut data: &[u8],
     ) -> Result<Metadata, Errno> {
-        let found = metadata(fd)?;
         // What runs with the rights of its owner must not run what a client wrote. The kernel sees to
         // that unless this process is privileged.
-        if found.mode & 0o6000 != 0 {
-            rustix::fs::fchmod(fd, Mode::from_raw_mode(permitted(found.mode)))?;
-        }
-        let before = self.strip(fd)?.unwrap_or(found);
+        let before = match self.strip(fd)? {
+            Some(before) => before,
+            None => {
+                let found = metadata(fd)?;
+                if found.mode & 0o6000 != 0 {
+                    rustix::fs::fchmod(fd, Mode::from_raw_mode(permitted(found.mode)))?;
+                }
+                found
+            }
+        };
         loop {
             match rustix::io::pwrite(fd, data, offset) {
                 Err(Raw::INTR) => {}

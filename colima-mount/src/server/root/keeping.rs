@@ -10,7 +10,7 @@ use super::{Masking, Node, Writable, metadata, metadata_of};
 use crate::{
     server::{
         Share,
-        ownership::{Beside, Wanted, stripped},
+        ownership::{Beside, Place, Wanted, stripped},
         path::Beneath,
     },
     sftp::{Creation, Errno, FileKind, Metadata, NewNode, Owner, Update},
@@ -50,9 +50,10 @@ impl Writable<'_> {
         let Some(beside) = self.share.beside() else {
             return Ok(None);
         };
-        let seen = self.share.see(&fd)?;
+        let host = metadata(fd)?;
+        let seen = beside.seen(host, Place::Fd(fd));
         if let Some(wanted) = Beside::written(&seen) {
-            beside.make(&metadata(fd)?, fd, &wanted, |mode| self.chmod(fd, mode))?;
+            beside.make(&host, fd, &wanted, |mode| self.chmod(fd, mode))?;
         }
         Ok(Some(seen))
     }
@@ -70,7 +71,7 @@ impl Writable<'_> {
             return Err(Errno::Invalid);
         }
         let host = metadata(fd)?;
-        let seen = self.share.see(&fd)?;
+        let seen = beside.seen(host, Place::Fd(fd));
         let mut wanted = Wanted::from(&seen);
         if update.user.is_some() || update.group.is_some() {
             wanted = Wanted::from(&stripped(&seen));
@@ -115,7 +116,7 @@ impl Writable<'_> {
             return Ok(());
         };
         let host = metadata(fd)?;
-        let seen = self.share.see(&fd)?;
+        let seen = beside.seen(host, Place::Fd(fd));
         let mut owner = creation.owner.unwrap_or(Owner {
             user: seen.user,
             group: seen.group,
