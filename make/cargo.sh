@@ -69,3 +69,14 @@ use_cargo_home() {
         export CARGO_HOME=$target/cargo-home
     fi
 }
+
+# install_program CRATE VERSION: a program that tests start, under target/tools/bin, once. Without it they say
+# so. Without optimisation it is built in a third of the time; what it waits for is the program under test.
+install_program() {
+    local done=$target/tools/bin/.$1-$2
+    [[ -e $done ]] && return
+    "$CARGO" install --quiet --locked --debug --root "$target/tools" --target-dir "$target/tools/build" \
+        "$1" --version "$2" || return
+    rm -rf "$target/tools/build"
+    : >"$done"
+}

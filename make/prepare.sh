@@ -37,7 +37,9 @@ needed_for_testing() {
         'mkfs.xfs xfsprogs' \
         'mkfs.btrfs btrfs-progs' \
         'mkfs.vfat dosfstools' \
-        'sgdisk gdisk'
+        'sgdisk gdisk' \
+        'lftp lftp' \
+        'curl curl'
 }
 
 # missing_packages: reads `PROOF PACKAGE` lines, prints the packages whose proof is absent.

@@ -32,6 +32,9 @@ fi
 stage 'Fetching the crates of the lock file'
 "$CARGO" fetch --locked --quiet
 
+# The POSIX test suite, by root on a mount of colima-mount.
+install_program pjdfstest 0.2.2 || note 'pjdfstest cannot be built here'
+
 # The program under test is the one that cargo builds for the tests, with all its assertions; building it
 # optimised as well would take minutes and show nothing more.
 stage 'Building the guest program'

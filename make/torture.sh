@@ -39,6 +39,7 @@ mkdir -p "$target"
 stage 'Building the tests'
 build_guest_program "$target/debug"
 "$CARGO" test --locked --workspace --no-run --quiet
+install_program pjdfstest 0.2.2 || note 'pjdfstest cannot be built here'
 
 if [[ $parts == *' image '* ]]; then
     stage 'Two images of one lock'

@@ -10,10 +10,14 @@
 //! the same file keep their order ([`Server::serve`]).
 
 mod access;
+#[cfg(target_os = "linux")]
+pub mod confine;
 mod handles;
 mod listing;
 mod order;
+mod ownership;
 mod path;
+mod protection;
 mod requests;
 mod root;
 pub(crate) mod session;
@@ -25,14 +29,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use access::Access;
 pub(crate) use access::WriteAccess;
+pub use ownership::{Beside, Ownership};
+pub use protection::{InvalidPath, Protection, Refusals};
 pub use root::{Resolver, Root};
 
 /// What one client may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Files and directories open at the same time. An open beyond it waits until one is closed, for
-    /// [`Limits::OPEN_PATIENCE`] at most.
+    /// Files and directories open at the same time; fewer where the process may have fewer descriptors. An
+    /// open beyond it waits until one is closed, for [`Limits::OPEN_PATIENCE`] at most.
     pub handles: usize,
     /// Requests that are being worked on or wait for one that is.
     pub requests: usize,
@@ -45,6 +51,21 @@ impl Limits {
     pub const OPEN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
     /// Bytes of requests and replies in memory.
     pub const MEMORY: usize = 16 * 1024 * 1024;
+
+    /// The limits of a process that may have so many descriptors: handles leave room for what requests
+    /// open for a moment, so that a client waits and is not refused.
+    fn within(mut self, descriptors: Option<u64>) -> Self {
+        /// Each request may hold a few of them, and there are streams, watches and the runtime.
+        const ELSE: u64 = 320;
+
+        if let Some(descriptors) = descriptors {
+            let most = descriptors.saturating_sub(ELSE).max(descriptors / 2);
+            self.handles = self
+                .handles
+                .min(usize::try_from(most).unwrap_or(usize::MAX));
+        }
+        self
+    }
 }
 
 impl Default for Limits {
@@ -64,10 +85,12 @@ pub struct Server {
     limits: Limits,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Share {
-    root: Root,
+    root: Arc<Root>,
     access: Access,
+    ownership: Ownership,
+    protection: Protection,
 }
 
 /// Why a session ended that was not ended by its client.
@@ -96,7 +119,12 @@ impl Server {
     #[must_use]
     pub fn new(root: Root, access: Access) -> Self {
         Self {
-            share: Arc::new(Share { root, access }),
+            share: Arc::new(Share {
+                root: Arc::new(root),
+                access,
+                ownership: Ownership::Host,
+                protection: Protection::default(),
+            }),
             limits: Limits::default(),
         }
     }
@@ -105,6 +133,20 @@ impl Server {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Decides whose files clients see; the host's if this is not called.
+    #[must_use]
+    pub fn ownership(mut self, ownership: Ownership) -> Self {
+        Arc::make_mut(&mut self.share).ownership = ownership;
+        self
+    }
+
+    /// Protects and hides paths; none if this is not called.
+    #[must_use]
+    pub fn protection(mut self, protection: Protection) -> Self {
+        Arc::make_mut(&mut self.share).protection = protection;
         self
     }
 
@@ -132,6 +174,21 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send,
     {
         let (read, write) = tokio::io::split(stream);
-        session::run(&self.share, self.limits, read, write).await
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        session::run(&self.share, self.limits.within(descriptors), read, write).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    #[test]
+    fn handles_leave_room_for_other_descriptors() {
+        let handles = |descriptors| Limits::default().within(descriptors).handles;
+        assert_eq!(handles(None), 4096);
+        assert_eq!(handles(Some(1 << 20)), 4096);
+        assert_eq!(handles(Some(1024)), 704);
+        assert_eq!(handles(Some(256)), 128);
     }
 }

@@ -1,6 +1,7 @@
 //! A directory, a server of it, and a mount of that server, in one process.
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use colima_mount::{
     server::Limits,
 };
 
-use crate::peers;
+use crate::{peers, worker::Worker};
 
 pub(crate) struct Mounted {
     pub(crate) host: tempfile::TempDir,
@@ -38,6 +39,16 @@ fn watchdog() -> mpsc::Sender<()> {
     alive
 }
 
+/// Whether something can be mounted here; prints why not.
+fn possible(test: &str) -> bool {
+    let possible = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    if !possible {
+        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+        let () = println!("skipped: {test}: needs root and /dev/fuse");
+    }
+    possible
+}
+
 impl Mounted {
     /// Mounts a new directory; prints why not and gives none where that is not possible.
     pub(crate) fn new(test: &str) -> Option<Self> {
@@ -61,9 +72,7 @@ impl Mounted {
         prepare: impl FnOnce(&Path),
         way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
     ) -> Option<(Self, T)> {
-        if !Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
-            #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
-            let () = println!("skipped: {test}: needs root and /dev/fuse");
+        if !possible(test) {
             return None;
         }
         let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -86,6 +95,31 @@ impl Mounted {
             _watchdog: watchdog(),
         };
         Some((mounted, extra))
+    }
+
+    /// Mounts a directory that a process of another user serves, with owners kept beside the files.
+    pub(crate) fn by_worker(test: &str, worker: &Worker) -> Option<Self> {
+        if !possible(test) {
+            return None;
+        }
+        let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(place.path(), everybody).unwrap();
+        let runtime = peers::runtime();
+        let (guard, session) = runtime.block_on(async {
+            let (stream, session) = worker.start(host.path());
+            let client = Client::connect(stream).await.unwrap();
+            let guard = fuse::mount(client, place.path()).await.unwrap();
+            (guard, session)
+        });
+        Some(Self {
+            host,
+            guard: Some(guard),
+            place,
+            session,
+            runtime,
+            _watchdog: watchdog(),
+        })
     }
 
     /// A path in the mount.

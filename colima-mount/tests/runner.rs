@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod client_files;
+#[cfg(target_os = "linux")]
+mod confined;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_coherence;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
@@ -10,12 +12,43 @@ mod fuse_files;
 mod mounted;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod one_slow_request;
+mod other_clients;
+#[cfg(target_os = "linux")]
+mod ownership;
 mod packets;
 mod peers;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod pjdfstest;
+mod protection;
 mod server_confinement;
 mod server_differential;
 mod server_sessions;
 mod stock_client;
+#[cfg(target_os = "linux")]
+mod worker;
+#[cfg(target_os = "linux")]
+mod worker_size;
+
+/// A promise without a test is none.
+#[test]
+fn every_test_that_the_semantics_name_exists() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises = std::fs::read_to_string(here.join("SEMANTICS.md")).unwrap();
+    let mut source = String::new();
+    for entry in std::fs::read_dir(here.join("tests")).unwrap() {
+        source += &std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+    }
+    let named = promises.split('`').skip(1).step_by(2);
+    let is_test = |name: &&str| {
+        let letters = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_';
+        name.matches('_').count() > 1 && name.chars().all(letters)
+    };
+    let tests: Vec<_> = named.filter(is_test).collect();
+    assert!(tests.len() > 30);
+    for test in tests {
+        assert!(source.contains(&format!("fn {test}()")), "{test}");
+    }
+}
 
 /// A file that is in no binary would never run.
 #[test]

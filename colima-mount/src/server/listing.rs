@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use rustix::fs::{Dir, FileType};
 
-use super::root;
+use super::Share;
 use crate::sftp::{Attributes, DirectoryEntry, Errno, Listing, Metadata, Name};
 
 /// An open directory and how far it has been read.
@@ -17,6 +17,8 @@ pub(crate) struct Cursor {
     names: Dir,
     /// A name that was read but had no room in the last answer.
     left: Option<(Bytes, u64)>,
+    /// Names that nobody sees.
+    hidden: Vec<Bytes>,
 }
 
 impl fmt::Debug for Cursor {
@@ -31,17 +33,14 @@ impl fmt::Debug for Cursor {
 const ENTRY: usize = 4 + 8 + 1 + 24 + 7 * 4 + 16 + 36;
 
 impl Cursor {
-    pub(crate) fn new(directory: OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn new(directory: OwnedFd, hidden: Vec<Bytes>) -> Result<Self, Errno> {
         let names = Dir::read_from(&directory)?;
         Ok(Self {
             directory,
             names,
             left: None,
+            hidden,
         })
-    }
-
-    pub(crate) fn metadata(&self) -> Result<Metadata, Errno> {
-        root::metadata(self.directory.as_fd())
     }
 
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -52,16 +51,25 @@ impl Cursor {
         if let Some(left) = self.left.take() {
             return Some(Ok(left));
         }
-        let entry = match self.names.read()? {
-            Ok(entry) => entry,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let name = Bytes::copy_from_slice(entry.file_name().to_bytes());
-        Some(Ok((name, entry.offset().cast_unsigned())))
+        loop {
+            let entry = match self.names.read()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error.into())),
+            };
+            let name = Bytes::copy_from_slice(entry.file_name().to_bytes());
+            if !self.hidden.contains(&name) {
+                return Some(Ok((name, entry.offset().cast_unsigned())));
+            }
+        }
     }
 
     /// The next entries that take at most `budget` bytes, one at least; none at the end.
-    pub(crate) fn list(&mut self, from: Option<u64>, budget: u32) -> Result<Listing, Errno> {
+    pub(crate) fn list(
+        &mut self,
+        share: &Share,
+        from: Option<u64>,
+        budget: u32,
+    ) -> Result<Listing, Errno> {
         if let Some(cookie) = from {
             self.left = None;
             match cookie {
@@ -80,7 +88,7 @@ impl Cursor {
                 break;
             }
             // Gone since it was read, or not for us to look at: the name is told all the same.
-            let metadata = root::metadata_of(self.directory.as_fd(), &name).ok();
+            let metadata = share.see_name(self.directory.as_fd(), &name).ok();
             listing.entries.push(DirectoryEntry {
                 name,
                 cookie,
@@ -91,13 +99,13 @@ impl Cursor {
     }
 
     /// The next entries for a client of version 3; none at the end.
-    pub(crate) fn names(&mut self) -> Result<Vec<Name>, Errno> {
+    pub(crate) fn names(&mut self, share: &Share) -> Result<Vec<Name>, Errno> {
         let mut names = Vec::new();
         // As many as OpenSSH sends.
         while names.len() < 100 {
             let Some(name) = self.next() else { break };
             let (name, _) = name?;
-            let Ok(metadata) = root::metadata_of(self.directory.as_fd(), &name) else {
+            let Ok(metadata) = share.see_name(self.directory.as_fd(), &name) else {
                 continue;
             };
             names.push(Name {
@@ -108,6 +116,16 @@ impl Cursor {
         }
         Ok(names)
     }
+}
+
+/// Whether a directory has a name for an inode; one that has more than so many names is not read to its end.
+pub(super) fn has_inode(directory: &OwnedFd, inode: u64, most: usize) -> Result<bool, Errno> {
+    for (count, entry) in Dir::read_from(directory)?.enumerate() {
+        if entry?.ino() == inode || count >= most {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The line of `ls -l`, with numbers for owners: names of the host's users are nobody's business.

@@ -21,7 +21,8 @@ use self::{
 use super::{
     handles::{Held, Room},
     path::Beneath,
-    root::{self, Masking, Node, Removal, Root},
+    protection::Doing,
+    root::{Masking, Node, Removal, Root},
     session::{Dialect, Session},
 };
 use crate::sftp::{
@@ -47,8 +48,17 @@ fn eof() -> Reply {
     }
 }
 
-fn at(path: &Bytes) -> Result<Beneath, Errno> {
-    Beneath::new(path)
+/// The place of a path, if that may be done to it.
+fn at(session: &Session, path: &Bytes, doing: Doing) -> Result<Beneath, Errno> {
+    let place = Beneath::new(path)?;
+    session.share.protection.check(&place, doing)?;
+    Ok(place)
+}
+
+/// Whether something may be done to what a handle stands for.
+fn check_handle(session: &Session, handle: &Bytes, doing: Doing) -> Result<(), Errno> {
+    let path = session.handles.path(handle).ok_or(Errno::BadHandle)?;
+    session.share.protection.check_components(&path, doing)
 }
 
 /// Requests of version 3 and of OpenSSH; others are ours, if the client may ask them.
@@ -66,8 +76,8 @@ fn stock(session: &Session, request: Request) -> Served {
             offset,
             data,
         } => write(session, &handle, offset, &data).map(|_| Reply::ok()),
-        Request::Lstat { path } => attributes(root, &path, Links::Themselves),
-        Request::Stat { path } => attributes(root, &path, Links::Refused),
+        Request::Lstat { path } => attributes(session, &path, Links::Themselves),
+        Request::Stat { path } => attributes(session, &path, Links::Refused),
         Request::Fstat { handle } => look(session, &Target::Handle(handle))
             .map(|found| Reply::Attributes(Attributes::from(&found))),
         Request::Setstat { path, attributes } => {
@@ -90,11 +100,13 @@ fn stock(session: &Session, request: Request) -> Served {
             make(session, &path, &NewNode::Symlink { target }, 0o777)
         }
         Request::Realpath { path } => realpath(&path),
-        Request::Readlink { path } => readlink(root, &path),
+        Request::Readlink { path } => readlink(session, &path),
         Request::Rename { from, to } => rename(session, &from, &to, Rename::Keep),
         Request::PosixRename { from, to } => rename(session, &from, &to, Rename::Replace),
         Request::Hardlink { from, to } => link(session, &Target::Path(from), &to),
-        Request::Statvfs { path } => at(&path).and_then(|path| statvfs(&root.hold(&path)?)),
+        Request::Statvfs { path } => {
+            at(session, &path, Doing::Look).and_then(|path| statvfs(&root.hold(&path)?))
+        }
         Request::Fstatvfs { handle } => with_fd(session, &handle, |fd| statvfs(&fd)),
         Request::Fsync { handle } => fsync(session, &handle),
         Request::Limits {} => Ok(limits(session)),
@@ -114,31 +126,40 @@ fn ours(session: &Session, request: Request) -> Served {
         } => {
             let cursor = session.handles.directory(&handle)?;
             let mut cursor = cursor.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Reply::extended(&cursor.list(from, budget)?))
+            Ok(Reply::extended(&cursor.list(
+                &session.share,
+                from,
+                budget,
+            )?))
         }
         Request::Make {
             path,
             node,
             creation,
         } => {
-            let place = at(&path)?;
+            let place = at(session, &path, names::making(&node))?;
             session
                 .share
                 .writable()?
                 .make(&place, &node, creation, Masking::Exact)?;
-            tell(&session.share.root.hold(&place)?)
+            tell(session, &session.share.root.hold(&place)?)
         }
         Request::Link { from, to } => {
             link(session, &from, &to)?;
-            tell(&session.share.root.hold(&at(&to)?)?)
+            tell(
+                session,
+                &session.share.root.hold(&at(session, &to, Doing::Look)?)?,
+            )
         }
         Request::Set { target, update } => {
             match &target {
                 Target::Path(path) => {
                     let writable = session.share.writable()?;
-                    let node = session.share.root.hold(&at(path)?)?;
+                    let place = at(session, path, Doing::Change)?;
+                    let node = session.share.root.hold(&place)?;
+                    session.share.check_names(&node.metadata()?)?;
                     writable.set(&node, &update)?;
-                    return tell(&node);
+                    return tell(session, &node);
                 }
                 Target::Handle(handle) => set_handle(session, handle, &update)?,
             };
@@ -157,15 +178,16 @@ fn ours(session: &Session, request: Request) -> Served {
             let (file, before) = write(session, &handle, offset, &data)?;
             Ok(Reply::extended(&Written {
                 before: Version::from(&before),
-                after: root::metadata(file.fd.as_fd())?,
+                after: session.share.see(&file.fd)?,
             }))
         }
-        Request::GetXattr { target, name } => {
-            on_proc_path(session, &target, |path| Root::get_xattr(path, &name))
-                .map(|value| Reply::Data(value.into()))
-        }
+        Request::GetXattr { target, name } => on_proc_path(session, &target, Doing::Look, |path| {
+            Root::get_xattr(path, &name)
+        })
+        .map(|value| Reply::Data(value.into())),
         Request::ListXattr { target } => {
-            on_proc_path(session, &target, Root::list_xattr).map(|names| Reply::Data(names.into()))
+            on_proc_path(session, &target, Doing::Look, Root::list_xattr)
+                .map(|names| Reply::Data(names.into()))
         }
         Request::SetXattr {
             target,
@@ -174,18 +196,20 @@ fn ours(session: &Session, request: Request) -> Served {
             mode,
         } => {
             let writable = session.share.writable()?;
-            on_proc_path(session, &target, |path| {
+            on_proc_path(session, &target, Doing::Change, |path| {
                 writable.set_xattr(path, &name, &value, mode)
             })?;
             Ok(Reply::ok())
         }
         Request::RemoveXattr { target, name } => {
             let writable = session.share.writable()?;
-            on_proc_path(session, &target, |path| writable.remove_xattr(path, &name))?;
+            on_proc_path(session, &target, Doing::Change, |path| {
+                writable.remove_xattr(path, &name)
+            })?;
             Ok(Reply::ok())
         }
         Request::Watch { path } => {
-            let place = at(&path)?;
+            let place = at(session, &path, Doing::Look)?;
             let node = session.share.root.hold(&place)?;
             let found = node.metadata()?;
             if found.kind() != FileKind::Directory {
@@ -193,7 +217,7 @@ fn ours(session: &Session, request: Request) -> Served {
             }
             session.watches.add(node.as_fd(), place, found.id)?;
             // Looked at again, so that nothing falls between the look and the watch.
-            tell(&node)
+            tell(session, &node)
         }
         Request::Allocate {
             handle,
@@ -210,8 +234,8 @@ fn ours(session: &Session, request: Request) -> Served {
     }
 }
 
-fn tell(node: &Node) -> Served {
-    Ok(Reply::extended(&node.metadata()?))
+fn tell(session: &Session, node: &Node) -> Served {
+    Ok(Reply::extended(&session.share.see(node)?))
 }
 
 fn with_fd<T>(

@@ -18,7 +18,7 @@ use rustix::{
     io::Errno as Raw,
 };
 
-use super::path::Beneath;
+use super::{ownership::OURS, path::Beneath};
 use crate::sftp::{Errno, FileId, FileKind, Metadata, Timestamp};
 
 /// How paths are resolved.
@@ -110,6 +110,12 @@ impl Root {
         self
     }
 
+    /// What must stay open for it to work.
+    #[cfg(target_os = "linux")]
+    pub(super) fn descriptors(&self) -> [std::os::fd::RawFd; 2] {
+        [self.directory.as_raw_fd(), self.magic.as_raw_fd()]
+    }
+
     fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         match self.resolver {
             Resolver::Openat2 => self.resolve_at_once(path, flags),
@@ -175,19 +181,19 @@ impl Root {
         }
         self.check_file_system(node, found)?;
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let (directory, name) = self.magic(node);
+        let (directory, name) = self.magic(node.as_fd());
         Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
     }
 
-    /// Opens what is held for reading.
-    pub(crate) fn open_to_read(&self, node: &Node, found: &Metadata) -> Result<OwnedFd, Errno> {
-        self.reopen(node, found, OFlags::RDONLY)
+    /// Opens a directory that is held, to read its names.
+    pub(crate) fn open_directory(&self, node: &Node, found: &Metadata) -> Result<OwnedFd, Errno> {
+        self.reopen(node, found, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     /// The magic link of this process to what is held: what system calls without a form for `O_PATH`
     /// take.
-    pub(super) fn magic(&self, node: &Node) -> (BorrowedFd<'_>, String) {
-        (self.magic.as_fd(), node.fd.as_raw_fd().to_string())
+    pub(super) fn magic(&self, fd: BorrowedFd<'_>) -> (BorrowedFd<'_>, String) {
+        (self.magic.as_fd(), fd.as_raw_fd().to_string())
     }
 
     /// Whether the file system is one whose files are doors into the kernel.
@@ -303,16 +309,17 @@ fn metadata_at(fd: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> Result<Metada
 }
 
 mod changing;
+mod keeping;
 
 pub(crate) use changing::{Masking, Removal, Writable};
 
 /// Names of extended attributes that clients may see and set: those of users, which the kernel gives
-/// no meaning. The others carry privileges (`security.capability`) or are the host's own.
+/// no meaning. The others carry privileges (`security.capability`), are the host's own, or are ours.
 fn user_attribute(name: &[u8]) -> Result<&[u8], Errno> {
     if name.contains(&0) {
         return Err(Errno::Invalid);
     }
-    if !name.starts_with(b"user.") {
+    if !name.starts_with(b"user.") || name.starts_with(OURS) {
         return Err(Errno::NotSupported);
     }
     Ok(name)
@@ -338,7 +345,7 @@ impl Root {
         rustix::fs::listxattr(at, rustix::buffer::spare_capacity(&mut names))?;
         let users = names
             .split_inclusive(|byte| *byte == 0)
-            .filter(|name| name.starts_with(b"user."));
+            .filter(|name| name.starts_with(b"user.") && !name.starts_with(OURS));
         Ok(users.flatten().copied().collect())
     }
 }

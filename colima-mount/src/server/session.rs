@@ -218,7 +218,7 @@ async fn tell_changes(
         };
         let told = Arc::clone(&session);
         let reply = tokio::task::spawn_blocking(move || match changed {
-            Ok(noted) => Reply::extended(&told.watches.describe(noted, &told.share.root)),
+            Ok(noted) => Reply::extended(&told.watches.describe(noted, &told.share)),
             Err(errno) => told.failure(errno),
         });
         if let Ok(reply) = reply.await {

@@ -18,6 +18,7 @@ use rustix::{
 use tokio::io::unix::AsyncFd;
 
 use super::{
+    Share,
     path::Beneath,
     root::{self, Root},
 };
@@ -191,21 +192,31 @@ impl Watches {
     }
 
     /// Looks at what events were about. May block.
-    pub(crate) fn describe(&self, noted: Noted, root: &Root) -> ChangeSet {
+    pub(crate) fn describe(&self, noted: Noted, share: &Share) -> ChangeSet {
         let mut set = ChangeSet {
             lost: noted.lost,
             changes: Vec::new(),
         };
         let mut held = HashMap::new();
+        let mut hidden = HashMap::new();
         for (watch, name) in noted.order {
-            let directory = held.entry(watch).or_insert_with(|| self.find(watch, root));
+            let directory = held
+                .entry(watch)
+                .or_insert_with(|| self.find(watch, &share.root));
             let Some((node, id)) = directory else {
                 continue;
             };
+            if hidden
+                .entry(watch)
+                .or_insert_with(|| self.hidden(watch, share))
+                .contains(&name)
+            {
+                continue;
+            }
             let now = if name.is_empty() {
-                node.metadata()
+                share.see(node)
             } else {
-                root::metadata_of(std::os::fd::AsFd::as_fd(node), &name)
+                share.see_name(std::os::fd::AsFd::as_fd(node), &name)
             };
             set.changes.push(Change {
                 directory: *id,
@@ -225,6 +236,21 @@ impl Watches {
             }
         }
         set
+    }
+
+    /// The names in a watched directory that nobody sees.
+    fn hidden(&self, watch: i32, share: &Share) -> Vec<Bytes> {
+        let state = self.state();
+        let watched = state.directories.get(&watch);
+        watched.map_or_else(Vec::new, |watched| {
+            let path = watched.path.whole();
+            let path = if watched.path.is_root() {
+                &[][..]
+            } else {
+                &path
+            };
+            share.protection.hidden_in(path)
+        })
     }
 
     /// A watched directory, if it is still where it was: a directory above it may have been renamed.

@@ -110,6 +110,19 @@ pub enum NewNode {
     Regular,
 }
 
+impl NewNode {
+    /// Whether it is a pipe, a socket or a device.
+    #[must_use]
+    pub fn is_special(&self) -> bool {
+        match self {
+            Self::Fifo | Self::Socket | Self::CharacterDevice { .. } | Self::BlockDevice { .. } => {
+                true
+            }
+            Self::Directory | Self::Symlink { .. } | Self::Regular => false,
+        }
+    }
+}
+
 impl Field for NewNode {
     fn put(&self, frame: &mut Frame) {
         match self {

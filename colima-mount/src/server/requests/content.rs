@@ -9,7 +9,6 @@ use super::{Served, eof, with_fd};
 use crate::{
     server::{
         handles::OpenFile,
-        root,
         session::{Dialect, Session},
     },
     sftp::{Errno, MAX_PAYLOAD, MAX_STOCK_PAYLOAD, Metadata, Reply},
@@ -64,12 +63,14 @@ pub(super) fn write(
     {
         return Err(Errno::TooBig);
     }
-    let before = root::metadata(file.fd.as_fd())?;
-    writable.write(file.fd.as_fd(), &before, offset, data)?;
+    let before = writable.write(file.fd.as_fd(), offset, data)?;
     Ok((file, before))
 }
 
 pub(super) fn fsync(session: &Session, handle: &Bytes) -> Served {
     with_fd(session, handle, |fd| Ok(rustix::fs::fsync(fd)?))?;
+    if let Some(beside) = session.share.beside() {
+        beside.sync()?;
+    }
     Ok(Reply::ok())
 }

@@ -4,10 +4,11 @@ use std::{os::fd::AsFd as _, sync::PoisonError};
 
 use bytes::Bytes;
 
-use super::{Served, at, with_fd};
+use super::{Served, at, check_handle, with_fd};
 use crate::{
     server::{
         handles::Held,
+        protection::Doing,
         root::{self, Node, Root},
         session::Session,
     },
@@ -25,28 +26,32 @@ pub(super) enum Links {
     Refused,
 }
 
-fn hold(root: &Root, path: &Bytes, links: Links) -> Result<Node, Errno> {
-    let node = root.hold(&at(path)?)?;
+fn hold(session: &Session, path: &Bytes, links: Links, doing: Doing) -> Result<Node, Errno> {
+    let node = session.share.root.hold(&at(session, path, doing)?)?;
     if links == Links::Refused && node.metadata()?.kind() == FileKind::Symlink {
         return Err(Errno::Symlink);
     }
     Ok(node)
 }
 
-pub(super) fn attributes(root: &Root, path: &Bytes, links: Links) -> Served {
-    let found = hold(root, path, links)?.metadata()?;
+pub(super) fn attributes(session: &Session, path: &Bytes, links: Links) -> Served {
+    let node = hold(session, path, links, Doing::Look)?;
+    let found = session.share.see(&node)?;
     Ok(Reply::Attributes(Attributes::from(&found)))
 }
 
 pub(super) fn look(session: &Session, target: &Target) -> Result<Metadata, Errno> {
     match target {
-        Target::Path(path) => session.share.root.hold(&at(path)?)?.metadata(),
+        Target::Path(path) => {
+            let node = hold(session, path, Links::Themselves, Doing::Look)?;
+            session.share.see(&node)
+        }
         Target::Handle(handle) => match session.handles.get(handle)? {
-            Held::File(file) => root::metadata(file.fd.as_fd()),
-            Held::Directory(cursor) => cursor
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .metadata(),
+            Held::File(file) => session.share.see(&file.fd),
+            Held::Directory(cursor) => {
+                let cursor = cursor.lock().unwrap_or_else(PoisonError::into_inner);
+                session.share.see(&cursor.as_fd())
+            }
         },
     }
 }
@@ -70,31 +75,44 @@ pub(super) fn update(attributes: &Attributes) -> Update {
 
 pub(super) fn set_path(session: &Session, path: &Bytes, update: &Update, links: Links) -> Served {
     let writable = session.share.writable()?;
-    writable.set(&hold(&session.share.root, path, links)?, update)?;
+    let node = hold(session, path, links, Doing::Change)?;
+    session.share.check_names(&node.metadata()?)?;
+    writable.set(&node, update)?;
     Ok(Reply::ok())
 }
 
 pub(super) fn set_handle(session: &Session, handle: &Bytes, update: &Update) -> Served {
     let writable = session.share.writable()?;
-    with_fd(session, handle, |fd| writable.set_open(fd, update))?;
+    check_handle(session, handle, Doing::Change)?;
+    with_fd(session, handle, |fd| {
+        session.share.check_names(&root::metadata(fd)?)?;
+        writable.set_open(fd, update)
+    })?;
     Ok(Reply::ok())
 }
 
 pub(super) fn on_proc_path<T>(
     session: &Session,
     target: &Target,
+    doing: Doing,
     f: impl FnOnce(&str) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     match target {
         Target::Path(path) => {
-            let node = session.share.root.hold(&at(path)?)?;
+            let node = hold(session, path, Links::Themselves, doing)?;
+            if doing != Doing::Look {
+                session.share.check_names(&node.metadata()?)?;
+            }
             // Links have no such attributes, and pipes and devices are not asked.
-            match node.metadata()?.kind() {
+            match session.share.see(&node)?.kind() {
                 FileKind::Regular | FileKind::Directory => f(&Root::proc_path(node.as_fd())),
                 _ => Err(Errno::NotSupported),
             }
         }
-        Target::Handle(handle) => with_fd(session, handle, |fd| f(&Root::proc_path(fd))),
+        Target::Handle(handle) => {
+            check_handle(session, handle, doing)?;
+            with_fd(session, handle, |fd| f(&Root::proc_path(fd)))
+        }
     }
 }
 

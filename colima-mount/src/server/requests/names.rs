@@ -4,11 +4,12 @@ use std::{os::fd::AsFd as _, sync::PoisonError};
 
 use bytes::Bytes;
 
-use super::{Served, at, eof};
+use super::{Served, at, check_handle, eof};
 use crate::{
     server::{
         path,
-        root::{Masking, Removal, Root},
+        protection::Doing,
+        root::{Masking, Removal},
         session::Session,
     },
     sftp::{Attributes, Creation, Errno, Name, NewNode, Rename, Reply, Target},
@@ -19,7 +20,7 @@ pub(super) fn names(session: &Session, handle: &Bytes) -> Served {
     let names = cursor
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .names()?;
+        .names(&session.share)?;
     Ok(if names.is_empty() {
         eof()
     } else {
@@ -28,16 +29,30 @@ pub(super) fn names(session: &Session, handle: &Bytes) -> Served {
 }
 
 pub(super) fn remove(session: &Session, path: &Bytes, kind: Removal) -> Served {
-    session.share.writable()?.remove(&at(path)?, kind)?;
+    let doing = match kind {
+        Removal::Directory => Doing::RemoveDirectory,
+        Removal::Other => Doing::Take,
+    };
+    let place = at(session, path, doing)?;
+    session.share.writable()?.remove(&place, kind)?;
     Ok(Reply::ok())
 }
 
+pub(super) fn making(node: &NewNode) -> Doing {
+    if *node == NewNode::Directory {
+        Doing::MakeDirectory
+    } else {
+        Doing::Put
+    }
+}
+
 pub(super) fn make(session: &Session, path: &Bytes, node: &NewNode, mode: u32) -> Served {
+    let place = at(session, path, making(node))?;
     let creation = Creation { mode, owner: None };
     session
         .share
         .writable()?
-        .make(&at(path)?, node, creation, Masking::Process)?;
+        .make(&place, node, creation, Masking::Process)?;
     Ok(Reply::ok())
 }
 
@@ -56,26 +71,32 @@ pub(super) fn realpath(path: &Bytes) -> Served {
     Ok(one_name(path::absolute(path)))
 }
 
-pub(super) fn readlink(root: &Root, path: &Bytes) -> Served {
-    let text = root.hold(&at(path)?)?.readlink()?;
+pub(super) fn readlink(session: &Session, path: &Bytes) -> Served {
+    let place = at(session, path, Doing::Look)?;
+    let text = session.share.root.hold(&place)?.readlink()?;
     Ok(one_name(text.into()))
 }
 
 pub(super) fn rename(session: &Session, from: &Bytes, to: &Bytes, how: Rename) -> Served {
-    session
-        .share
-        .writable()?
-        .rename(&at(from)?, &at(to)?, how)?;
+    let old = at(session, from, Doing::Take)?;
+    let new = at(session, to, Doing::Put)?;
+    if how == Rename::Exchange {
+        at(session, from, Doing::Put)?;
+        at(session, to, Doing::Take)?;
+    }
+    session.share.writable()?.rename(&old, &new, how)?;
     Ok(Reply::ok())
 }
 
 pub(super) fn link(session: &Session, from: &Target, to: &Bytes) -> Served {
     let writable = session.share.writable()?;
+    let new = at(session, to, Doing::Put)?;
     match from {
-        Target::Path(path) => writable.link(&at(path)?, &at(to)?)?,
+        Target::Path(path) => writable.link(&at(session, path, Doing::LinkFrom)?, &new)?,
         Target::Handle(handle) => {
             let file = session.handles.file(handle)?;
-            writable.link_open(file.fd.as_fd(), &at(to)?)?;
+            check_handle(session, handle, Doing::LinkFrom)?;
+            writable.link_open(file.fd.as_fd(), &new)?;
         }
     }
     Ok(Reply::ok())

@@ -1,9 +1,6 @@
 //! Files and directories are opened.
 
-use std::{
-    os::fd::AsFd as _,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -13,7 +10,8 @@ use crate::{
         handles::{Held, OpenFile, Room},
         listing::Cursor,
         path,
-        root::{self, Masking},
+        protection::Doing,
+        root::Masking,
         session::{Dialect, Session},
     },
     sftp::{Creation, Errno, FileKind, Metadata, OpenFlags, Opened, Reply, Request},
@@ -30,14 +28,17 @@ pub(super) fn open(session: &Session, request: Request, room: Room) -> Served {
     let root = &session.share.root;
     match request {
         Request::Opendir { path } => {
-            let node = root.hold(&at(&path)?)?;
+            let node = root.hold(&at(session, &path, Doing::Look)?)?;
             let found = node.metadata()?;
             match found.kind() {
                 FileKind::Directory => {}
                 FileKind::Symlink => return Err(Errno::Symlink),
                 _ => return Err(Errno::NotADirectory),
             }
-            let cursor = Cursor::new(root.open_to_read(&node, &found)?)?;
+            let cursor = {
+                let hidden = session.share.protection.hidden_in(&opened_by(&path));
+                Cursor::new(session.share.open_to_read(&node)?, hidden)?
+            };
             let held = Held::Directory(Arc::new(Mutex::new(cursor)));
             Ok(Reply::Handle(session.handles.insert(
                 held,
@@ -98,14 +99,28 @@ fn open_file(
     flags: OpenFlags,
     creation: Option<(Creation, Masking)>,
 ) -> Result<(Held, Metadata), Errno> {
-    let path = at(path)?;
+    let doing = if creation.is_some() {
+        Doing::Put
+    } else if flags.changes() {
+        Doing::Change
+    } else {
+        Doing::Look
+    };
+    let path = at(session, path, doing)?;
+    if doing != Doing::Look && !session.share.protection.is_empty() {
+        match session.share.root.hold(&path) {
+            Ok(node) => session.share.check_names(&node.metadata()?)?,
+            Err(Errno::NotFound) if creation.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
     let fd = if flags.changes() || creation.is_some() {
         session.share.writable()?.open(&path, flags, creation)?
     } else {
         let node = session.share.root.hold(&path)?;
-        session.share.root.open_to_read(&node, &node.metadata()?)?
+        session.share.open_to_read(&node)?
     };
-    let metadata = root::metadata(fd.as_fd())?;
+    let metadata = session.share.see(&fd)?;
     let file = OpenFile { fd };
     Ok((Held::File(Arc::new(file)), metadata))
 }

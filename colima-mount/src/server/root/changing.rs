@@ -15,7 +15,7 @@ use rustix::{
 
 use super::{CONFINED, Node, Resolver, Root, metadata, metadata_of};
 use crate::{
-    server::path::Beneath,
+    server::{Share, path::Beneath},
     sftp::{
         Creation, Errno, FileKind, Metadata, NewNode, NewTime, OpenFlags, Owner, Rename, Update,
         XattrMode,
@@ -25,7 +25,8 @@ use crate::{
 /// A root that may be changed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writable<'a> {
-    root: &'a Root,
+    pub(super) share: &'a Share,
+    pub(super) root: &'a Root,
 }
 
 /// Whether the mask of the server's process applies to the mode of a new file.
@@ -39,13 +40,14 @@ pub(crate) enum Masking {
 
 /// The bits of a mode that a client may set: a setuid program that belongs to the server's user is a way
 /// into its account for anybody on the host.
-fn permitted(mode: u32) -> RawMode {
+pub(super) fn permitted(mode: u32) -> RawMode {
     mode & 0o1777
 }
 
 impl<'a> Writable<'a> {
-    pub(crate) fn of(root: &'a Root, _: super::super::WriteAccess) -> Self {
-        Self { root }
+    pub(crate) fn of(share: &'a Share, _: super::super::WriteAccess) -> Self {
+        let root = &share.root;
+        Self { share, root }
     }
 
     /// Opens a file, and makes it first if `creation` is given and it is not there.
@@ -79,12 +81,12 @@ impl<'a> Writable<'a> {
             if flags.has(OpenFlags::TRUNCATE) {
                 open |= OFlags::TRUNC;
             }
-            return self.root.reopen(&node, &node.metadata()?, open);
+            return self.reopen(&node, open);
         }
         Err(Errno::Again)
     }
 
-    fn create(
+    pub(super) fn create(
         self,
         path: &Beneath,
         open: OFlags,
@@ -115,7 +117,9 @@ impl<'a> Writable<'a> {
             parent = self.root.hold_parent(path)?;
             rustix::fs::openat(&parent, path.name(), open, mode)?
         };
-        if masking == Masking::Exact {
+        if masking == Masking::Exact && self.share.beside().is_some() {
+            self.keep_new(path, fd.as_fd(), &NewNode::Regular, creation)?;
+        } else if masking == Masking::Exact {
             let found = metadata(fd.as_fd())?;
             if let Some(owner) = creation.owner {
                 give(fd.as_fd(), b"", &found, owner)?;
@@ -142,6 +146,9 @@ impl<'a> Writable<'a> {
             self.create(path, OFlags::WRONLY, creation, masking)?;
             return Ok(());
         }
+        if self.share.beside().is_some() && node.is_special() {
+            return self.make_special(path, node, creation);
+        }
         let parent = self.root.hold_parent(path)?;
         let name = path.name();
         let mode = Mode::from_raw_mode(permitted(creation.mode));
@@ -166,7 +173,7 @@ impl<'a> Writable<'a> {
             NewNode::Regular => {}
         }
         if masking == Masking::Exact {
-            self.finish(parent.as_fd(), name, node, creation)?;
+            self.finish(path, parent.as_fd(), node, creation)?;
         }
         Ok(())
     }
@@ -174,12 +181,12 @@ impl<'a> Writable<'a> {
     /// Gives a new node its owner and exact mode.
     fn finish(
         self,
+        path: &Beneath,
         parent: BorrowedFd<'_>,
-        name: &[u8],
         node: &NewNode,
         creation: Creation,
     ) -> Result<(), Errno> {
-        let fd = rustix::fs::openat(parent, name, super::HOLD, Mode::empty())?;
+        let fd = rustix::fs::openat(parent, path.name(), super::HOLD, Mode::empty())?;
         let made = Node { fd };
         let found = made.metadata()?;
         let kind = match node {
@@ -198,19 +205,22 @@ impl<'a> Writable<'a> {
         if !ours {
             return Ok(());
         }
+        if self.share.beside().is_some() {
+            return self.keep_new(path, made.as_fd(), node, creation);
+        }
         if let Some(owner) = creation.owner {
             give(made.as_fd(), b"", &found, owner)?;
         }
         // What the kernel adds in a setgid directory stays.
         let wanted = permitted(creation.mode) | found.mode & 0o2000;
         if kind != FileKind::Symlink && found.mode & 0o7777 != wanted {
-            self.chmod(&made, wanted)?;
+            self.chmod(made.as_fd(), wanted)?;
         }
         Ok(())
     }
 
-    fn chmod(self, node: &Node, mode: RawMode) -> Result<(), Errno> {
-        let (directory, name) = self.root.magic(node);
+    pub(super) fn chmod(self, fd: BorrowedFd<'_>, mode: RawMode) -> Result<(), Errno> {
+        let (directory, name) = self.root.magic(fd);
         let mode = Mode::from_raw_mode(mode);
         Ok(rustix::fs::chmodat(
             directory,
@@ -228,20 +238,34 @@ impl<'a> Writable<'a> {
             if found.kind() == FileKind::Directory {
                 return Err(Errno::IsADirectory);
             }
-            let file = self.root.reopen(node, &found, OFlags::WRONLY)?;
+            let file = self.reopen(node, OFlags::WRONLY)?;
+            self.strip(file.as_fd())?;
             truncate(file.as_fd(), size)
         });
+        if self.share.beside().is_some() {
+            let kept = self.keep(node.as_fd(), update);
+            let times = set_times(node.as_fd(), update);
+            return last_error([size.unwrap_or(Ok(())), kept, times, Ok(())]);
+        }
         let owner = set_owner(node.as_fd(), update);
         let mode = update
             .mode
-            .map(|mode| self.chmod(node, self.kept_bits(node.as_fd(), mode)?));
+            .map(|mode| self.chmod(node.as_fd(), self.kept_bits(node.as_fd(), mode)?));
         let times = set_times(node.as_fd(), update);
         last_error([size.unwrap_or(Ok(())), mode.unwrap_or(Ok(())), times, owner])
     }
 
     /// Sets attributes of an open file, which may have no name any more.
     pub(crate) fn set_open(self, fd: BorrowedFd<'_>, update: &Update) -> Result<(), Errno> {
-        let size = update.size.map(|size| truncate(fd, size));
+        let size = update.size.map(|size| {
+            self.strip(fd)?;
+            truncate(fd, size)
+        });
+        if self.share.beside().is_some() {
+            let kept = self.keep(fd, update);
+            let times = set_times(fd, update);
+            return last_error([size.unwrap_or(Ok(())), kept, times, Ok(())]);
+        }
         let owner = set_owner(fd, update);
         let mode = update.mode.map(|mode| {
             let mode = Mode::from_raw_mode(self.kept_bits(fd, mode)?);
@@ -273,7 +297,10 @@ impl<'a> Writable<'a> {
             Removal::Directory => AtFlags::REMOVEDIR,
             Removal::Other => AtFlags::empty(),
         };
-        Ok(rustix::fs::unlinkat(&parent, path.name(), flags)?)
+        let gone = self.remembered(parent.as_fd(), path.name());
+        rustix::fs::unlinkat(&parent, path.name(), flags)?;
+        self.forget(gone);
+        Ok(())
     }
 
     pub(crate) fn rename(self, from: &Beneath, to: &Beneath, how: Rename) -> Result<(), Errno> {
@@ -286,6 +313,10 @@ impl<'a> Writable<'a> {
             Rename::Keep => RenameFlags::NOREPLACE,
             Rename::Exchange => RenameFlags::EXCHANGE,
         };
+        let gone = match how {
+            Rename::Replace => self.remembered(new.as_fd(), to.name()),
+            Rename::Keep | Rename::Exchange => None,
+        };
         match rustix::fs::renameat_with(&old, from.name(), &new, to.name(), flags) {
             // A file system without the flag: look, then rename.
             Err(Raw::INVAL) if how == Rename::Keep => {
@@ -296,7 +327,11 @@ impl<'a> Writable<'a> {
                 }
                 Ok(rustix::fs::renameat(&old, from.name(), &new, to.name())?)
             }
-            result => Ok(result?),
+            result => {
+                result?;
+                self.forget(gone);
+                Ok(())
+            }
         }
     }
 
@@ -353,30 +388,37 @@ impl<'a> Writable<'a> {
         Ok(rustix::fs::removexattr(at, super::user_attribute(name)?)?)
     }
 
+    /// Writes, and gives what clients saw of the file before.
     pub(crate) fn write(
         self,
         fd: BorrowedFd<'_>,
-        found: &Metadata,
         mut offset: u64,
         mut data: &[u8],
-    ) -> Result<(), Errno> {
+    ) -> Result<Metadata, Errno> {
         // What runs with the rights of its owner must not run what a client wrote. The kernel sees to
         // that unless this process is privileged.
-        if found.mode & 0o6000 != 0 {
-            rustix::fs::fchmod(fd, Mode::from_raw_mode(permitted(found.mode)))?;
-        }
+        let before = match self.strip(fd)? {
+            Some(before) => before,
+            None => {
+                let found = metadata(fd)?;
+                if found.mode & 0o6000 != 0 {
+                    rustix::fs::fchmod(fd, Mode::from_raw_mode(permitted(found.mode)))?;
+                }
+                found
+            }
+        };
         loop {
             match rustix::io::pwrite(fd, data, offset) {
                 Err(Raw::INTR) => {}
                 Err(error) => return Err(error.into()),
                 // Nothing is written like anything else: whether that is allowed the kernel says.
-                Ok(_) if data.is_empty() => return Ok(()),
+                Ok(_) if data.is_empty() => return Ok(before),
                 Ok(0) => return Err(Errno::NoSpace),
                 Ok(written) => {
                     data = &data[written..];
                     offset += written as u64;
                     if data.is_empty() {
-                        return Ok(());
+                        return Ok(before);
                     }
                 }
             }
