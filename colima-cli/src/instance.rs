@@ -19,12 +19,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command_error::CommandError,
     control::{Stage, StopManner, Stopped},
+    mounts::Share,
     state_dir::ProfilePaths,
 };
 
 mod failure;
 mod guest_settings;
 mod images;
+mod mounts;
 mod ports;
 mod probe;
 mod provision;
@@ -36,6 +38,7 @@ mod unfinished;
 pub(crate) use failure::image as image_failure;
 pub use guest_settings::GuestSettings;
 pub(crate) use images::{base_of, build_image, builder as image_builder};
+use mounts::HostMounts;
 use ports::HostPorts;
 pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
@@ -74,6 +77,9 @@ pub struct InstanceSpec {
     /// What the guest is told; `None` in records of before it was recorded.
     #[serde(default)]
     pub guest: Option<GuestSettings>,
+    /// Directories of the host in the guest, parents before what lies in them.
+    #[serde(default)]
+    pub mounts: Vec<Share>,
 }
 
 /// The wanted size of the data disk.
@@ -137,6 +143,7 @@ pub struct Instance {
     agent: Agent<Mux>,
     relays: Relays,
     ports: HostPorts,
+    mounts: HostMounts,
 }
 
 /// What [`Instance::find`] found.
@@ -225,6 +232,7 @@ impl Instance {
         Ok(match parts {
             Ok((record, agent, relays, ports)) => Found::Instance(Box::new(Self {
                 paths: paths.clone(),
+                mounts: HostMounts::open(&machine, &record.spec.mounts),
                 record,
                 machine,
                 agent,
@@ -267,6 +275,7 @@ impl Instance {
         compare("root-disk", running.root_disk == wanted.root_disk);
         compare("runtime", running.runtime == wanted.runtime);
         compare("ports", running.ports == wanted.ports);
+        compare("mounts", same_shares(&self.mounts.shares(), &wanted.mounts));
         if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
             differing.extend(told.differing(wanted));
         }
@@ -282,6 +291,7 @@ impl Instance {
     pub async fn clean_up(&self) {
         self.ports.close().await;
         self.relays.close().await;
+        self.mounts.close();
     }
 
     /// Ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
@@ -312,7 +322,44 @@ impl Instance {
                 StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
             }
         };
-        stopped(&self.machine, plan).await
+        let ended = stopped(&self.machine, plan).await?;
+        // To the last: what containers write while they stop arrives.
+        self.mounts.close();
+        Ok(ended)
+    }
+
+    /// Shares one more directory until the machine stops.
+    ///
+    /// # Errors
+    ///
+    /// The path is taken in the guest, or the guest cannot mount.
+    pub async fn mount(&self, share: Share) -> Result<Share, CommandError> {
+        let share = self.mounts.add(&self.agent, share).await?;
+        self.remember_mounts()?;
+        Ok(share)
+    }
+
+    /// Takes a shared directory away, by its path on the host or in the guest.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of that path is shared, or somebody uses it.
+    pub async fn unmount(&self, path: &str) -> Result<Share, CommandError> {
+        let share = self.mounts.remove(&self.agent, path).await?;
+        self.remember_mounts()?;
+        Ok(share)
+    }
+
+    /// For the daemon after this one.
+    fn remember_mounts(&self) -> Result<(), CommandError> {
+        self.record_now().write(&self.paths.record)
+    }
+
+    /// What was started, with what is shared now.
+    fn record_now(&self) -> InstanceRecord {
+        let mut record = self.record.clone();
+        record.spec.mounts = self.mounts.shares();
+        record
     }
 
     /// Ends what is left of a start that was given up or killed; at most a few seconds. Touches nothing
@@ -342,6 +389,14 @@ impl Instance {
     pub fn detach(&self) {
         self.machine.set_on_drop(OnDrop::Detach);
     }
+}
+
+/// Whether both are the same directories at the same places, in any order and over any ports.
+fn same_shares(some: &[Share], others: &[Share]) -> bool {
+    some.len() == others.len()
+        && some
+            .iter()
+            .all(|share| others.iter().any(|other| other.is_like(share)))
 }
 
 /// The multiplexer over the machine's first stream port.

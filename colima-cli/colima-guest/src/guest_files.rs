@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
-use colima_core::boot::{GUEST_PROGRAM, Network, Runtime};
+use colima_core::{
+    boot::{GUEST_PROGRAM, Network, Runtime},
+    mounts::GuestMount,
+};
 
 /// Where the image's runtime units read their environment.
 pub const RUNTIME_ENVIRONMENT: &str = "/run/colima/environment";
@@ -176,6 +179,43 @@ pub fn provision_unit() -> String {
     )
 }
 
+/// The unit of the mount of one port, its instance. Docker waits for it, because a container that is started again may
+/// need it; nothing else does, and containerd starts meanwhile. It outlives everything but systemd's final kill,
+/// so that what containers write last arrives.
+#[must_use]
+pub fn mount_unit() -> String {
+    format!(
+        "[Unit]\n\
+         Description=Host directory of port %i\n\
+         DefaultDependencies=no\n\
+         Before=docker.service {}\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         Type=notify\n\
+         ExecStart={GUEST_PROGRAM} mount %i\n\
+         TimeoutStartSec=60s\n\
+         Restart=on-failure\n\
+         RestartSec=100ms\n\
+         RestartSteps=6\n\
+         RestartMaxDelaySec=5s\n\
+         OOMScoreAdjust=-900\n\
+         TasksMax=infinity\n\
+         LimitNOFILE=65536\n",
+        crate::provision::UNIT
+    )
+}
+
+/// What a mount's unit has to know of the others: it waits for those that it lies in. `None` where it lies in none.
+#[must_use]
+pub fn mount_order(mount: &GuestMount, all: &[GuestMount]) -> Option<String> {
+    let parents = all.iter().filter(|other| mount.is_inside(other));
+    let units: Vec<String> = parents
+        .map(|parent| crate::mount_records::unit(parent.port))
+        .collect();
+    (!units.is_empty()).then(|| format!("[Unit]\nAfter={}\n", units.join(" ")))
+}
+
 /// Units that must not start: those of every runtime that was not asked for, and of all runtimes
 /// when there is no place for their data.
 #[must_use]
@@ -264,6 +304,7 @@ mod tests {
         .map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
         insta::assert_snapshot!(hosts("colima", &Network::default(), &further.into()));
         insta::assert_snapshot!(provision_unit());
+        insta::assert_snapshot!(mount_unit());
         insta::assert_snapshot!(resolv_conf(&Network::default()), @"nameserver 10.0.2.3");
         insta::assert_snapshot!(agent_unit());
         insta::assert_snapshot!(environment(&env()));
@@ -271,6 +312,22 @@ mod tests {
         assert_eq!(
             unwritable(&env()).collect::<Vec<_>>(),
             ["TWO_LINES", "bad name"]
+        );
+    }
+
+    #[test]
+    fn a_mount_waits_for_what_it_lies_in() {
+        let mount = |port, path: &str| GuestMount {
+            port,
+            path: path.to_owned(),
+            access: colima_core::mounts::MountAccess::ReadOnly,
+        };
+        let all = [mount(1, "/a"), mount(2, "/ab"), mount(3, "/a/b"), mount(4, "/a/b/c")];
+        assert_eq!(mount_order(&all[0], &all), None);
+        assert_eq!(mount_order(&all[1], &all), None);
+        assert_eq!(
+            mount_order(&all[3], &all).unwrap(),
+            "[Unit]\nAfter=colima-mount@1.service colima-mount@3.service\n"
         );
     }
 

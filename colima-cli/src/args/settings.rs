@@ -152,6 +152,7 @@ impl SettingsArgs {
             dns: typed(&self.dns),
             dns_hosts: typed(&self.dns_host).map(BTreeMap::from_iter),
             provision: None,
+            mounts: None,
             forward_agent: self.ssh_agent,
             ssh_config: self.ssh_config,
         }

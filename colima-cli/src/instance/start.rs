@@ -18,8 +18,8 @@ use colima_vm::{
 use qemu_img_wrapper::QemuImg;
 
 use super::{
-    DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, mux,
-    ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
+    DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image,
+    mounts::HostMounts, mux, ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
 
@@ -90,6 +90,7 @@ impl Instance {
             .await
             .map_err(|error| failure::machine(&error))?;
         let machine = Arc::new(machine);
+        let mounts = HostMounts::open(&machine, &spec.mounts);
         let agent = Agent::new(mux(&machine));
         begin("booting");
         wait_for_agent(&machine, &agent).await?;
@@ -101,6 +102,7 @@ impl Instance {
             RUNTIME_LIMIT
         };
         let versions = wait_for_runtime(&machine, &agent, watch, limit).await?;
+        mounts.wait_mounted(&agent, watch).await;
         if scripts {
             begin("running the scripts");
             provision::finish(&agent, watch).await?;
@@ -127,6 +129,7 @@ impl Instance {
             agent,
             relays,
             ports,
+            mounts,
         })
     }
 
