@@ -3,7 +3,7 @@
 mod connection;
 mod file;
 
-use std::{future::Future, io};
+use std::{future::Future, io, time::Duration};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +32,25 @@ pub enum ClientError {
     /// The server has not the extensions of this crate.
     #[error("the server is of another kind and has not what this needs")]
     Stock,
+}
+
+/// How long a client that reconnects waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Patience {
+    /// How long an operation waits for a connection before it fails with [`Errno::Io`].
+    pub operations: Duration,
+    /// How long a new stream may take until it serves; it is dropped then.
+    pub handshake: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            operations: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A connection to a server. Clones share it.
@@ -63,6 +82,43 @@ impl Client {
     {
         let connection = Connection::open(stream).await?;
         Ok(Self { connection })
+    }
+
+    /// As [`Client::over_with`], with the patience of everybody.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn over<D, F, S>(dial: D) -> Result<Self, ClientError>
+    where
+        D: FnMut() -> F + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::over_with(dial, Patience::default()).await
+    }
+
+    /// Shakes hands over the first stream that `dial` gives.
+    ///
+    /// # Errors
+    ///
+    /// There is no SFTP server behind the stream.
+    pub async fn over_with<D, F, S>(mut dial: D, _: Patience) -> Result<Self, ClientError>
+    where
+        D: FnMut() -> F + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let stream = dial()
+            .await
+            .map_err(|source| ClientError::Stream { source })?;
+        Self::connect(stream).await
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_open()
     }
 
     /// Whether the server has the extensions of this crate.

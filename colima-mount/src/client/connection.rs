@@ -112,6 +112,10 @@ impl Connection {
         self.shared.ours
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.waiting().is_some()
+    }
+
     pub(crate) async fn closed(&self) {
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
