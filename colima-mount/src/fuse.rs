@@ -134,12 +134,13 @@ pub async fn mount_with(
     let path = path.as_ref().to_owned();
     let (notices, noted) = mpsc::channel();
     let volume = Arc::new(volume::Volume::new(client.clone(), root, notices));
+    let follower: std::sync::Weak<volume::Volume> = Arc::downgrade(&volume);
+    client.follow(follower);
     let mounting = {
         let (volume, path) = (Arc::clone(&volume), path.clone());
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
-            let session = adapter::mount(volume, runtime, &path, &options)?;
-            let notifier = session.notifier();
+            let (session, notifier) = adapter::mount(volume, runtime, &path, &options)?;
             let guard = MountGuard::new(&path, session, client);
             std::thread::Builder::new()
                 .name("colima-notices".into())

@@ -10,10 +10,11 @@
 //! the same file keep their order ([`Server::serve`]).
 
 mod access;
+mod clients;
 mod handles;
 mod listing;
 mod order;
-mod path;
+pub(crate) mod path;
 mod requests;
 mod root;
 pub(crate) mod session;
@@ -68,6 +69,7 @@ pub struct Server {
 pub(crate) struct Share {
     root: Root,
     access: Access,
+    clients: clients::Clients,
 }
 
 /// Why a session ended that was not ended by its client.
@@ -96,7 +98,11 @@ impl Server {
     #[must_use]
     pub fn new(root: Root, access: Access) -> Self {
         Self {
-            share: Arc::new(Share { root, access }),
+            share: Arc::new(Share {
+                root,
+                access,
+                clients: clients::Clients::default(),
+            }),
             limits: Limits::default(),
         }
     }
@@ -114,6 +120,9 @@ impl Server {
     /// up the runtime. A request waits for earlier ones that touch the same path, its parents, what
     /// lies in it, or the same handle, unless both only look. The runtime needs time, and I/O for
     /// watches.
+    ///
+    /// A client that reconnects is known by its name ([`sftp::CLIENT`](crate::sftp::CLIENT)): its new stream is
+    /// answered when nothing of its earlier one is running any more.
     ///
     /// # Errors
     ///

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod client_files;
+mod client_recovery;
+mod cut_streams;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_coherence;
 #[cfg(all(feature = "fuse", target_os = "linux"))]

@@ -2,17 +2,19 @@
 
 mod answers;
 mod directories;
+mod notices;
 mod operations;
 mod values;
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use fuser::{Config, INodeNo, MountOption, SessionACL};
+use fuser::{Config, MountOption, SessionACL};
 use tokio::runtime::Handle;
 
-use super::{MountOptions, Who, inodes::Notice, volume::Volume};
+use super::{MountOptions, Who, volume::Volume};
 
-pub(super) use fuser::{BackgroundSession, Notifier};
+pub(super) use fuser::BackgroundSession;
+pub(super) use notices::{Notifier, notify};
 
 /// Mounts, and serves the kernel on threads of its own.
 pub(super) fn mount(
@@ -20,7 +22,7 @@ pub(super) fn mount(
     runtime: Handle,
     path: &Path,
     options: &MountOptions,
-) -> std::io::Result<BackgroundSession> {
+) -> std::io::Result<(BackgroundSession, Notifier)> {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(options.name.clone()),
@@ -38,23 +40,9 @@ pub(super) fn mount(
     config.n_threads = Some(2);
     config.clone_fd = true;
     let adapter = Adapter { volume, runtime };
-    fuser::Session::new(adapter, path, &config)?.spawn()
-}
-
-/// Tells the kernel what to forget, until there is nobody left who would know.
-///
-/// On a thread of its own: the kernel may keep a notice waiting until requests are answered.
-pub(super) fn notify(notifier: &Notifier, notices: &std::sync::mpsc::Receiver<Notice>) {
-    while let Ok(notice) = notices.recv() {
-        // That the kernel does not know what it is to forget is as good.
-        let _ = match notice {
-            Notice::Name(parent, name) => {
-                notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name))
-            }
-            Notice::Metadata(ino) => notifier.inval_inode(INodeNo(ino), -1, 0),
-            Notice::Content(ino) => notifier.inval_inode(INodeNo(ino), 0, 0),
-        };
-    }
+    let session = fuser::Session::new(adapter, path, &config)?;
+    let notifier = Notifier::of(&session)?;
+    Ok((session.spawn()?, notifier))
 }
 
 struct Adapter {

@@ -73,6 +73,8 @@ pub(crate) struct Entry {
 pub(crate) enum Notice {
     /// A name.
     Name(u64, Bytes),
+    /// That a name needs no question: it is mostly right, and what is mounted there stays.
+    NameDoubted(u64, Bytes),
     /// Metadata.
     Metadata(u64),
     /// Metadata and content, or listing.
@@ -309,6 +311,55 @@ impl Inodes {
         {
             self.doubt(ino);
         }
+    }
+
+    /// Changes may have been missed: nothing that is known of anything can be believed.
+    pub(crate) fn void(&mut self) {
+        for (key, child) in &self.names {
+            let (parent, name) = key.clone();
+            self.notices.push(match child {
+                Some(_) => Notice::NameDoubted(parent, name),
+                None => Notice::Name(parent, name),
+            });
+        }
+        self.names.retain(|_, child| child.is_some());
+        self.negatives = 0;
+        for (ino, inode) in &mut self.by_number {
+            inode.epoch += 1;
+            inode.fresh = None;
+            inode.forget_ahead();
+            // One that is asked for sees the epoch.
+            if inode.watch != Watch::Asked {
+                inode.watch = Watch::Not;
+            }
+            let directory = inode.known.kind() == FileKind::Directory;
+            let content = inode.pages.take().is_some() || (directory && inode.listed);
+            inode.listed = false;
+            self.notices.push(if content {
+                Notice::Content(*ino)
+            } else {
+                Notice::Metadata(*ino)
+            });
+        }
+    }
+
+    /// What a name is by all that is known, for when nobody can be asked.
+    pub(crate) fn remembered(&mut self, parent: u64, name: &Bytes) -> Option<Entry> {
+        let ino = self.named(parent, name).flatten()?;
+        let inode = self.get_mut(ino).ok()?;
+        inode.lookups += 1;
+        Some(Entry {
+            ino,
+            metadata: inode.known,
+            name_valid: Duration::ZERO,
+            valid: Duration::ZERO,
+        })
+    }
+
+    /// What the file of a name is known to be.
+    pub(crate) fn id_of(&self, parent: u64, name: &Bytes) -> Option<FileId> {
+        let ino = self.named(parent, name).flatten()?;
+        Some(self.get(ino).ok()?.id)
     }
 
     /// Notes metadata of an inode. Pages of another content are dropped.

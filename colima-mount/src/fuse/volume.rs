@@ -17,9 +17,9 @@ use super::{
     inodes::{Entry, Inodes, Notice, Trust, Watch},
 };
 use crate::{
-    client::Client,
+    client::{Client, Follow, Known},
     sftp::{
-        Creation, Errno, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target, Update,
+        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target, Update,
         Version, XattrMode,
     },
 };
@@ -47,6 +47,16 @@ pub(crate) enum Removed {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Follow for Volume {
+    fn lost(&self) {
+        self.with(Inodes::void);
+    }
+
+    fn path(&self, id: FileId) -> Option<Bytes> {
+        self.with(|inodes| Some(inodes.path(inodes.by_id(id)?).ok()?.into()))
+    }
 }
 
 impl Volume {
@@ -127,6 +137,11 @@ impl Volume {
             match answer {
                 Ok(metadata) => Ok(Ok(inodes.found(parent, &name, metadata, trust))),
                 Err(Errno::NotFound) => Ok(Err(inodes.missing(parent, &name, trust))),
+                // Nobody can be asked. If it failed here, the kernel would take what is mounted or worked
+                // in below away; what is done with it then fails all the same.
+                Err(Errno::Io) if !self.client.is_connected() => {
+                    inodes.remembered(parent, &name).map(Ok).ok_or(Errno::Io)
+                }
                 Err(error) => Err(error),
             }
         })
@@ -263,12 +278,21 @@ impl Volume {
         name: Bytes,
         kind: Removed,
     ) -> Result<(), Errno> {
-        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let (path, first) = self.with(|inodes| {
+            let path = inodes.path_of(parent, &name)?;
+            Ok::<_, Errno>((path, inodes.id_of(parent, &name)))
+        })?;
         let request = match kind {
             Removed::Directory => Request::Rmdir { path },
             Removed::Other => Request::Remove { path },
         };
-        self.client.command(&request).await?;
+        let known = Known {
+            first,
+            second: None,
+        };
+        let removed = self.client.command_knowing(&request, known).await;
+        self.doubt_if_unknown(&removed, &[(parent, &name)]);
+        removed?;
         self.with(|inodes| {
             let gone = inodes.named(parent, &name).flatten();
             let trust = inodes.trust(parent);
@@ -287,15 +311,41 @@ impl Volume {
         to: (u64, Bytes),
         rename: Rename,
     ) -> Result<(), Errno> {
-        let (old, new) = self.with(|inodes| {
-            Ok::<_, Errno>((
-                inodes.path_of(from.0, &from.1)?,
-                inodes.path_of(to.0, &to.1)?,
-            ))
+        let (request, known) = self.with(|inodes| {
+            let request = Request::Move {
+                from: inodes.path_of(from.0, &from.1)?,
+                to: inodes.path_of(to.0, &to.1)?,
+                rename,
+            };
+            let known = Known {
+                first: inodes.id_of(from.0, &from.1),
+                second: inodes.id_of(to.0, &to.1),
+            };
+            Ok::<_, Errno>((request, known))
         })?;
-        self.client.rename(&old, &new, rename).await?;
+        let renamed = self.client.command_knowing(&request, known).await;
+        self.doubt_if_unknown(&renamed, &[(from.0, &from.1), (to.0, &to.1)]);
+        renamed?;
         self.with(|inodes| inodes.renamed((from.0, &from.1), (to.0, &to.1), rename));
         Ok(())
+    }
+
+    /// After a failure that may be a success whose answer was lost, nothing is known of the names.
+    fn doubt_if_unknown(&self, result: &Result<(), Errno>, names: &[(u64, &Bytes)]) {
+        if *result != Err(Errno::Io) {
+            return;
+        }
+        self.with(|inodes| {
+            for (parent, name) in names {
+                inodes
+                    .notices
+                    .push(Notice::NameDoubted(*parent, (*name).clone()));
+                inodes.doubt(*parent);
+                if let Some(ino) = inodes.named(*parent, name).flatten() {
+                    inodes.doubt(ino);
+                }
+            }
+        });
     }
 
     pub(crate) async fn space(&self, ino: u64) -> Result<Statvfs, Errno> {

@@ -11,7 +11,7 @@ use crate::{
         inodes::{Entry, Notice, Trust},
         listing::Directory,
     },
-    sftp::{Creation, Errno, OpenFlags, Opened, Request, Version, Written},
+    sftp::{Creation, Errno, OpenFlags, Opened, Reply, Request, Version, Written},
 };
 
 /// Bytes that come with an open, in the hope that the file has no more.
@@ -254,17 +254,23 @@ impl Volume {
     }
 
     pub(crate) async fn sync_directory(&self, ino: u64) -> Result<(), Errno> {
-        let path = self.with(|inodes| inodes.path(ino))?.into();
-        match self.client.call(&Request::Opendir { path }).await? {
-            crate::sftp::Reply::Handle(handle) => {
-                let fsync = Request::Fsync {
-                    handle: handle.clone(),
-                };
-                let result = self.client.command(&fsync).await;
-                drop(self.client.call(&Request::Close { handle }));
-                result
+        // The directory is opened again when the server that had it open is gone.
+        const ATTEMPTS: usize = 4;
+        let mut result = Err(Errno::Io);
+        for _ in 0..ATTEMPTS {
+            let path = self.with(|inodes| inodes.path(ino))?.into();
+            let Reply::Handle(handle) = self.client.call(&Request::Opendir { path }).await? else {
+                return Err(Errno::BadMessage);
+            };
+            let fsync = Request::Fsync {
+                handle: handle.clone(),
+            };
+            result = self.client.command(&fsync).await;
+            drop(self.client.call(&Request::Close { handle }));
+            if result != Err(Errno::Stale) {
+                break;
             }
-            _ => Err(Errno::BadMessage),
         }
+        result
     }
 }
