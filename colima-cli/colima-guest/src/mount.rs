@@ -83,9 +83,11 @@ async fn work(
     let port = Port::open(&device).map_err(|error| of(&device, &error))?;
     let slot = Arc::new(Slot::default());
     let answering = tokio::spawn(answer(port, Arc::clone(&slot)));
-    let client = Client::connect(slot.next().await)
-        .await
-        .map_err(io::Error::other)?;
+    let client = Client::over(move || {
+        let slot = Arc::clone(&slot);
+        async move { Ok(slot.next().await) }
+    });
+    let client = client.await.map_err(io::Error::other)?;
     let path = PathBuf::from(&mount.path);
     make_mount_point(mount)?;
     let mut options = MountOptions::default();
@@ -108,9 +110,6 @@ async fn work(
             // Whoever uses it keeps it, until the process ends.
             drop(guard.close().await);
             Ok(())
-        }
-        () = guard.disconnected() => {
-            Err(io::Error::new(io::ErrorKind::NotConnected, "the host's side is gone"))
         }
         ended = answering => Err(ended.unwrap_or_else(io::Error::other)),
     }
