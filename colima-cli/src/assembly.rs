@@ -108,7 +108,11 @@ pub fn assemble(
         env,
         hosts: hosts.addresses,
         provision: config.provision.value.clone(),
-        mounts: spec.mounts.iter().map(|share| share.guest.clone()).collect(),
+        mounts: spec
+            .mounts
+            .iter()
+            .map(|share| share.guest.clone())
+            .collect(),
         clock_unix_nanos: clock(),
     };
     spec.guest = Some(GuestSettings::of(&boot));

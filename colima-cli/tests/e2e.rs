@@ -18,6 +18,7 @@ mod e2e {
     pub(crate) mod images;
     pub(crate) mod interrupted;
     pub(crate) mod life;
+    pub(crate) mod mounts;
     pub(crate) mod ports;
     pub(crate) mod process;
     pub(crate) mod provision;
@@ -30,7 +31,8 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, command_line, containers, hygiene, images, interrupted, life, ports, provision,
+    another_user, command_line, containers, hygiene, images, interrupted, life, mounts, ports,
+    provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
 
     relay(&mut suite);
     published(&mut suite);
+    directories(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
     end(&mut suite);
@@ -178,6 +181,42 @@ fn published(suite: &mut Suite) {
     );
 }
 
+/// Host directories, still on the first boot.
+fn directories(suite: &mut Suite) {
+    suite.case(
+        "mounts::guest_and_host_see_the_same",
+        mounts::guest_and_host_see_the_same,
+    );
+    suite.case("mounts::containers_have_them", mounts::containers_have_them);
+    suite.case("mounts::host_edits_are_seen", mounts::host_edits_are_seen);
+    suite.case("mounts::read_only_is_so", mounts::read_only_is_so);
+    suite.case(
+        "mounts::a_build_in_the_guest_is_that_of_the_host",
+        mounts::a_build_in_the_guest_is_that_of_the_host,
+    );
+    suite.case(
+        "mounts::a_killed_worker_is_replaced",
+        mounts::a_killed_worker_is_replaced,
+    );
+    suite.case(
+        "mounts::a_killed_daemon_takes_its_workers_along",
+        mounts::a_killed_daemon_takes_its_workers_along,
+    );
+    suite.case(
+        "mounts::a_killed_client_is_replaced",
+        mounts::a_killed_client_is_replaced,
+    );
+    suite.case("mounts::they_come_and_go", mounts::they_come_and_go);
+    suite.case(
+        "mounts::ssh_begins_where_we_are",
+        mounts::ssh_begins_where_we_are,
+    );
+    suite.skip(
+        "mounts::a_git_repository",
+        "the guest has no git, and there is no image with one here",
+    );
+}
+
 /// The verbs, still on the first boot, and its orderly end.
 fn verbs(suite: &mut Suite) {
     suite.case(
@@ -289,6 +328,12 @@ fn lives(suite: &mut Suite) {
         SMALL.start(world, OTHER_PROFILE);
         SMALL.is_inside(world, OTHER_PROFILE);
         life::profiles_are_apart(world);
+    });
+    suite.case("mounts::the_home_is_shared_by_default", |world| {
+        if world.status_of(OTHER_PROFILE).is_none() {
+            SMALL.start(world, OTHER_PROFILE);
+        }
+        mounts::the_home_is_shared_by_default(world);
     });
     suite.case("resources::a_full_disk_is_an_error_inside", |world| {
         resources::a_full_disk_is_an_error_inside(world, &SMALL);

@@ -211,7 +211,8 @@ mod tests {
                 access: crate::mounts::MountAccess::ReadWrite,
             },
         };
-        let text = r#"{"request":"mount","mount":{"port":1,"path":"/home/ada","access":"read_write"}}"#;
+        let text =
+            r#"{"request":"mount","mount":{"port":1,"path":"/home/ada","access":"read_write"}}"#;
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
         let text = r#"{"request":"unmount","port":1}"#;

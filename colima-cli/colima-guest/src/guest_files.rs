@@ -179,16 +179,15 @@ pub fn provision_unit() -> String {
     )
 }
 
-/// The unit of the mount of one port, its instance. Docker waits for it, because a container that is started again may
-/// need it; nothing else does, and containerd starts meanwhile. It outlives everything but systemd's final kill,
-/// so that what containers write last arrives.
+/// The unit of the mount of one port, its instance. It outlives everything but systemd's final kill, so that what
+/// containers write last arrives.
 #[must_use]
 pub fn mount_unit() -> String {
     format!(
         "[Unit]\n\
          Description=Host directory of port %i\n\
          DefaultDependencies=no\n\
-         Before=docker.service {}\n\
+         Before={}\n\
          StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
@@ -206,14 +205,35 @@ pub fn mount_unit() -> String {
     )
 }
 
-/// What a mount's unit has to know of the others: it waits for those that it lies in. `None` where it lies in none.
+/// Whether docker starts containers by itself when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarting {
+    /// It does, and they may need what is mounted.
+    Some,
+    /// Whoever starts one is the host, which waits for the mounts itself.
+    None,
+}
+
+/// What a mount's unit has to know of others: it waits for the mounts that it lies in, and docker waits for it where
+/// it has to. `None` where there is nothing to know.
 #[must_use]
-pub fn mount_order(mount: &GuestMount, all: &[GuestMount]) -> Option<String> {
+pub fn mount_order(
+    mount: &GuestMount,
+    all: &[GuestMount],
+    restarting: Restarting,
+) -> Option<String> {
     let parents = all.iter().filter(|other| mount.is_inside(other));
     let units: Vec<String> = parents
         .map(|parent| crate::mount_records::unit(parent.port))
         .collect();
-    (!units.is_empty()).then(|| format!("[Unit]\nAfter={}\n", units.join(" ")))
+    let mut text = String::new();
+    if !units.is_empty() {
+        let _ = writeln!(text, "After={}", units.join(" "));
+    }
+    if restarting == Restarting::Some {
+        text.push_str("Before=docker.service\n");
+    }
+    (!text.is_empty()).then(|| format!("[Unit]\n{text}"))
 }
 
 /// Units that must not start: those of every runtime that was not asked for, and of all runtimes
@@ -322,12 +342,22 @@ mod tests {
             path: path.to_owned(),
             access: colima_core::mounts::MountAccess::ReadOnly,
         };
-        let all = [mount(1, "/a"), mount(2, "/ab"), mount(3, "/a/b"), mount(4, "/a/b/c")];
-        assert_eq!(mount_order(&all[0], &all), None);
-        assert_eq!(mount_order(&all[1], &all), None);
+        let all = [
+            mount(1, "/a"),
+            mount(2, "/ab"),
+            mount(3, "/a/b"),
+            mount(4, "/a/b/c"),
+        ];
+        let order = |mount: usize, restarting| mount_order(&all[mount], &all, restarting);
+        assert_eq!(order(0, Restarting::None), None);
+        assert_eq!(order(1, Restarting::None), None);
         assert_eq!(
-            mount_order(&all[3], &all).unwrap(),
-            "[Unit]\nAfter=colima-mount@1.service colima-mount@3.service\n"
+            order(0, Restarting::Some).unwrap(),
+            "[Unit]\nBefore=docker.service\n"
+        );
+        assert_eq!(
+            order(3, Restarting::Some).unwrap(),
+            "[Unit]\nAfter=colima-mount@1.service colima-mount@3.service\nBefore=docker.service\n"
         );
     }
 

@@ -11,6 +11,7 @@ mod handover;
 mod kernel_modules;
 mod network;
 mod rehearsal;
+mod restarting;
 mod root_disk;
 mod root_program;
 

@@ -119,7 +119,11 @@ mod tests {
             .collect();
         assert_eq!(
             problems,
-            [(1, None), (2, None), (5, Some("the host does not serve it"))]
+            [
+                (1, None),
+                (2, None),
+                (5, Some("the host does not serve it"))
+            ]
         );
     }
 }

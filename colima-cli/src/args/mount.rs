@@ -31,7 +31,11 @@ pub(super) fn typed(mounts: &[MountArg]) -> Option<Mounts> {
         MountArg::None => None,
         MountArg::Directory(entry) => Some(entry.clone()),
     });
-    (!mounts.is_empty()).then(|| directories.collect::<Option<_>>().map_or(Mounts::None, Mounts::These))
+    (!mounts.is_empty()).then(|| {
+        directories
+            .collect::<Option<_>>()
+            .map_or(Mounts::None, Mounts::These)
+    })
 }
 
 /// `colima mount`

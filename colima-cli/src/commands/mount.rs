@@ -34,10 +34,7 @@ impl From<bool> for Keep {
     }
 }
 
-pub(super) async fn run(
-    context: &Context<'_>,
-    verb: &MountVerb,
-) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(context: &Context<'_>, verb: &MountVerb) -> Result<ExitCode, CommandError> {
     match verb {
         MountVerb::List(args) => list(context, args).await,
         MountVerb::Add(args) => add(context, &args.directory, args.save.into()).await,
@@ -102,11 +99,7 @@ async fn add(
     Ok(ExitCode::Ok)
 }
 
-async fn remove(
-    context: &Context<'_>,
-    path: &str,
-    keep: Keep,
-) -> Result<ExitCode, CommandError> {
+async fn remove(context: &Context<'_>, path: &str, keep: Keep) -> Result<ExitCode, CommandError> {
     // As the host names it, unless only the guest can know it.
     let path = std::path::absolute(path).ok();
     let path = path.as_deref().and_then(|path| path.to_str());
@@ -118,7 +111,10 @@ async fn remove(
     if keep == Keep::ForLaterStarts {
         forget(context, &share)?;
     }
-    say(&format!("{} is not shared any more", escaped(&share.location)));
+    say(&format!(
+        "{} is not shared any more",
+        escaped(&share.location)
+    ));
     Ok(ExitCode::Ok)
 }
 

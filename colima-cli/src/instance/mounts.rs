@@ -130,8 +130,9 @@ impl HostMounts {
             .or_else(|| shares.iter().find(|share| share.location == path));
         let Some(share) = found else {
             let what = format!("{path} is not shared");
-            return Err(CommandError::new(ErrorKind::Usage, what)
-                .hint("what is shared: colima mount list"));
+            return Err(
+                CommandError::new(ErrorKind::Usage, what).hint("what is shared: colima mount list")
+            );
         };
         match timeout(MOUNT_LIMIT, agent.unmount(share.guest.port)).await {
             Ok(Ok(())) => {}

@@ -161,10 +161,7 @@ impl Worker {
 }
 
 /// Starts a process and hands it what it needs.
-async fn begin(
-    machine: &Machine,
-    share: &Share,
-) -> io::Result<(Child, tokio::net::UnixStream)> {
+async fn begin(machine: &Machine, share: &Share) -> io::Result<(Child, tokio::net::UnixStream)> {
     let root = open(&share.location)?;
     let stream = machine
         .port(share.guest.port)
@@ -266,6 +263,9 @@ mod tests {
         for _ in 0..100 {
             supervision.on(Event::Ended(String::new()));
         }
-        assert_eq!(supervision.on(Event::Ended(String::new())), Some(LONGEST_PAUSE));
+        assert_eq!(
+            supervision.on(Event::Ended(String::new())),
+            Some(LONGEST_PAUSE)
+        );
     }
 }

@@ -80,10 +80,22 @@ impl World {
         self.clear();
         let profile = self.home.join(PROFILE);
         fs::create_dir_all(&profile).expect("the home of the tests can be written");
-        let config = super::provision::config(&self.registry());
+        let shared = super::mounts::config(&self.shared());
+        let config = super::provision::config(&self.registry()) + &shared;
+        super::mounts::prepare(self);
         let file = profile.join("colima.yaml");
         fs::write(&file, config).expect("a new file");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our own file");
+    }
+
+    /// The directory of this host that the shared machine has.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.scratch.join("shared")
+    }
+
+    /// The home directory of the host's user, as far as the program is told.
+    pub(crate) fn host_home(&self) -> PathBuf {
+        self.scratch.join("host-home")
     }
 
     /// Deletes the profiles and everything of theirs.
@@ -106,6 +118,8 @@ impl World {
             .env("COLIMA_HOME", &self.home)
             .env("COLIMA_CACHE_HOME", &self.cache)
             .env("DOCKER_CONFIG", &self.docker_config)
+            // Nobody's own home is shared with a machine of the tests.
+            .env("HOME", self.host_home())
             .without_env("COLIMA_PROFILE")
             .without_env("DOCKER_HOST")
             .without_env("DOCKER_CONTEXT")
@@ -162,7 +176,14 @@ impl World {
 
     /// `colima status --json`, `None` where nothing runs.
     pub(crate) fn status(&self) -> Option<serde_json::Value> {
-        let finished = self.colima(["status", "--json"]).finish();
+        self.status_of(PROFILE)
+    }
+
+    /// The same of another profile.
+    pub(crate) fn status_of(&self, profile: &str) -> Option<serde_json::Value> {
+        let finished = self
+            .colima(["status", "--json", "--profile", profile])
+            .finish();
         finished.status.success().then(|| finished.json())
     }
 

@@ -247,7 +247,7 @@ impl Reader<'_> {
         };
         match key {
             "provision" => self.file.settings.provision = Some(self.scripts(key, items)),
-            "mounts" if items.is_empty() => self.file.settings.mounts = Some(Mounts::Usual),
+            "mounts" if items.is_empty() => {}
             "mounts" => {
                 self.file.settings.mounts = Some(Mounts::These(self.mounts(key, items)));
             }
@@ -294,7 +294,8 @@ impl Reader<'_> {
                     mode
                 }
             };
-            let script = field(item, "script").and_then(|node| self.word(&join(key, "script"), node));
+            let script =
+                field(item, "script").and_then(|node| self.word(&join(key, "script"), node));
             if let (Some(mode), Some(script)) = (mode, script) {
                 scripts.push(Provision { mode, script });
             }

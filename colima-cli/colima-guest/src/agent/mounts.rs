@@ -36,10 +36,7 @@ pub(super) async fn mount(mount: GuestMount) -> Result<(), String> {
                 .map_err(|error| format!("{DIRECTORY}: {error}"))?;
         }
     }
-    if table()
-        .await
-        .is_ok_and(|table| is_mounted(&mount, &table))
-    {
+    if table().await.is_ok_and(|table| is_mounted(&mount, &table)) {
         return Ok(());
     }
     // Waits for a start that is under way.

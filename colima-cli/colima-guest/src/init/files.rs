@@ -20,13 +20,14 @@ use colima_core::{
 };
 use rustix::mount::MountFlags;
 
-use super::in_root;
+use super::{in_root, restarting};
 use crate::{
     GuestError,
     accounts::{AccountFiles, with_user},
     guest_files::{
-        DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, agent_unit, environment, hosts,
-        masked_units, mount_order, mount_unit, provision_unit, resolv_conf, runtime_environment, sudoers, with_block,
+        DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, Restarting, agent_unit, environment, hosts,
+        masked_units, mount_order, mount_unit, provision_unit, resolv_conf, runtime_environment,
+        sudoers, with_block,
     },
     mount_records, provision,
 };
@@ -158,6 +159,10 @@ fn write_mounts(sysroot: &Path, units: &Path, mounts: &[GuestMount]) -> Result<(
     )?;
     let records = in_root(sysroot, mount_records::DIRECTORY);
     make_directory(&records, 0o700)?;
+    let restarting = match mounts {
+        [] => Restarting::None,
+        _ => restarting::look(sysroot),
+    };
     for mount in mounts {
         let record = serde_json::to_vec(mount).map_err(|error| GuestError::Config {
             what: error.to_string(),
@@ -168,7 +173,7 @@ fn write_mounts(sysroot: &Path, units: &Path, mounts: &[GuestMount]) -> Result<(
             "../colima-mount@.service",
             &units.join("sysinit.target.wants").join(&unit),
         )?;
-        if let Some(order) = mount_order(mount, mounts) {
+        if let Some(order) = mount_order(mount, mounts, restarting) {
             let directory = units.join(format!("{unit}.d"));
             make_directory(&directory, 0o755)?;
             write(&directory.join("order.conf"), order.as_bytes(), 0o644)?;

@@ -20,8 +20,7 @@ pub(super) fn load(root: &Path) -> Result<(), GuestError> {
         .map_err(|source| GuestError::ReadFile { path: list, source })?;
     for module in modules(&text) {
         let path = root.join(module.file);
-        load_one(&path)
-            .map_err(|source| GuestError::LoadModule { path, source })?;
+        load_one(&path).map_err(|source| GuestError::LoadModule { path, source })?;
     }
     Ok(())
 }

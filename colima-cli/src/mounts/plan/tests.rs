@@ -128,7 +128,10 @@ fn what_is_the_guests_is_refused() {
         "/opt",
         "/Users/ada",
     ] {
-        assert!(planned(&these(&[&format!("/data:{path}")])).is_ok(), "{path}");
+        assert!(
+            planned(&these(&[&format!("/data:{path}")])).is_ok(),
+            "{path}"
+        );
     }
 }
 
