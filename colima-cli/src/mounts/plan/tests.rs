@@ -67,9 +67,9 @@ fn paths_are_made_absolute_and_locations_resolved() {
             "/root:w"
         ]),
         [
-            "1 /home/ada/c /home/ada/c ReadWrite",
-            "2 /data/real /home/ada/link ReadOnly",
-            "3 /home/ada/work /here ReadOnly",
+            "1 /home/ada/work /here ReadOnly",
+            "2 /home/ada/c /home/ada/c ReadWrite",
+            "3 /data/real /home/ada/link ReadOnly",
             "4 /root /root ReadWrite",
             "5 /srv/$x,\"y\" /srv/$x,\"y\" ReadOnly",
         ]
