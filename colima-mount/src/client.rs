@@ -16,8 +16,8 @@ use crate::sftp::{
     Request, Statvfs, Target, Update,
 };
 use connection::Connection;
-pub(crate) use recovery::{Follow, doubt::Known};
 use recovery::Line;
+pub(crate) use recovery::{Follow, doubt::Known};
 
 /// Why a client cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]

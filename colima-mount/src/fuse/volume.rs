@@ -19,8 +19,8 @@ use super::{
 use crate::{
     client::{Client, Follow, Known},
     sftp::{
-        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target, Update,
-        Version, XattrMode,
+        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target,
+        Update, Version, XattrMode,
     },
 };
 

@@ -37,15 +37,9 @@ pub(crate) enum Doubt {
 }
 
 /// `appends` tells whether a handle was opened for appending.
-pub(crate) fn doubt(
-    request: &Request,
-    known: &Known,
-    appends: impl Fn(&Bytes) -> bool,
-) -> Doubt {
+pub(crate) fn doubt(request: &Request, known: &Known, appends: impl Fn(&Bytes) -> bool) -> Doubt {
     let missing = |path: &Bytes| Doubt::Unless(vec![(path.clone(), Before::Missing)]);
-    let still = |path: &Bytes, id: Option<FileId>| {
-        id.map(|id| (path.clone(), Before::Still(id)))
-    };
+    let still = |path: &Bytes, id: Option<FileId>| id.map(|id| (path.clone(), Before::Still(id)));
     match request {
         // To make what is there already is no second making.
         Request::OpenFile {
@@ -72,8 +66,9 @@ pub(crate) fn doubt(
             let looks = match rename {
                 // The old name is gone when it is done.
                 Rename::Replace | Rename::Keep => first.map(|first| vec![first]),
-                Rename::Exchange => (first.zip(still(to, known.second)))
-                    .map(|(first, second)| vec![first, second]),
+                Rename::Exchange => {
+                    (first.zip(still(to, known.second))).map(|(first, second)| vec![first, second])
+                }
             };
             looks.map_or(Doubt::Never, Doubt::Unless)
         }

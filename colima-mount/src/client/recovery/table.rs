@@ -213,7 +213,11 @@ impl<A> Table<A> {
                 .and_then(|number| self.handles.get(number))
                 .is_some_and(|handle| handle.held == Held::Stale);
             if lost {
-                let result = if close { Ok(Reply::ok()) } else { Err(Errno::Stale) };
+                let result = if close {
+                    Ok(Reply::ok())
+                } else {
+                    Err(Errno::Stale)
+                };
                 self.finish(ticket, result);
             }
         }
@@ -262,7 +266,9 @@ impl<A> Table<A> {
             if call.sent == 0 {
                 continue;
             }
-            match doubt(&call.request, &call.known, |number| self.handles.appends(number)) {
+            match doubt(&call.request, &call.known, |number| {
+                self.handles.appends(number)
+            }) {
                 Doubt::None => {}
                 Doubt::Never => never.push(*ticket),
                 Doubt::Unless(before) => {
@@ -395,7 +401,11 @@ impl<A> Table<A> {
             // A handle that is closed meanwhile is not opened again.
             let close = (self.calls.get(&ticket))
                 .is_some_and(|call| matches!(call.request, Request::Close { .. }));
-            let result = if close { Ok(Reply::ok()) } else { Err(Errno::Io) };
+            let result = if close {
+                Ok(Reply::ok())
+            } else {
+                Err(Errno::Io)
+            };
             self.finish(ticket, result);
         }
     }

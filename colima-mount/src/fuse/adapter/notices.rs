@@ -73,10 +73,7 @@ impl Notifier {
 /// Tells the kernel what to forget, until there is nobody left who would know.
 ///
 /// On a thread of its own: the kernel may keep a notice waiting until requests are answered.
-pub(in crate::fuse) fn notify(
-    notifier: &Notifier,
-    notices: &std::sync::mpsc::Receiver<Notice>,
-) {
+pub(in crate::fuse) fn notify(notifier: &Notifier, notices: &std::sync::mpsc::Receiver<Notice>) {
     while let Ok(notice) = notices.recv() {
         // That the kernel does not know what it is to forget is as good.
         let _ = notifier.tell(&notice);
