@@ -94,6 +94,8 @@ fn a_role_in_another_test() {
         "servers" => start_servers(stream, &place),
         #[cfg(all(feature = "fuse", target_os = "linux"))]
         "work" => crate::steady_work::work(stream, &place),
+        #[cfg(all(feature = "fuse", target_os = "linux"))]
+        "mount" => crate::fuse_client_deaths::serve_the_kernel(stream, &place),
         role => unreachable!("{role}"),
     }
 }
@@ -106,6 +108,11 @@ pub(crate) fn share(place: &Path) -> PathBuf {
 /// Where it is mounted.
 pub(crate) fn mountpoint(place: &Path) -> PathBuf {
     place.join("mount")
+}
+
+/// Where the mount is mounted once more, as a container has it; not in every test.
+pub(crate) fn bound(place: &Path) -> PathBuf {
+    place.join("bound")
 }
 
 fn socket(place: &Path) -> PathBuf {

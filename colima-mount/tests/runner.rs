@@ -6,6 +6,8 @@ mod client_files;
 mod client_recovery;
 mod cut_streams;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
+mod fuse_client_deaths;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_coherence;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_files;

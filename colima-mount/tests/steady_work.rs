@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    child_processes::{mountpoint, share},
+    child_processes::{bound, mountpoint, share},
     mounted::eventually,
 };
 
@@ -246,7 +246,9 @@ pub(crate) fn work(mut control: UnixStream, place: &Path) {
             }
             b'n' => {
                 new += 1;
-                let new = mount.join(format!("new{new}"));
+                let bound = bound(place);
+                let place = if bound.exists() { &bound } else { &mount };
+                let new = place.join(format!("new{new}"));
                 fs::write(&new, "new").unwrap();
                 assert_eq!(fs::read(&new).unwrap(), b"new");
             }

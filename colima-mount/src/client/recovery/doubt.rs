@@ -7,13 +7,34 @@ use crate::{
     sftp::{FileId, OpenFlags, Rename, Request, Target, XattrMode},
 };
 
-/// What the names of a request are known to be, before it is done.
+/// Whether a request may have been sent by somebody who is no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// It was not.
+    #[default]
+    First,
+    /// It may have been done already.
+    Again,
+}
+
+/// What is known of a request, before it is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
+    pub(crate) sending: Sending,
     /// What its only, or its first, name is.
     pub(crate) first: Option<FileId>,
     /// What its second name is.
     pub(crate) second: Option<FileId>,
+}
+
+impl Known {
+    /// What is known of the names is nothing.
+    pub(crate) fn new(sending: Sending) -> Self {
+        Self {
+            sending,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a look at a path says if the request was not done.
@@ -193,7 +214,7 @@ mod tests {
         };
         let known = Known {
             first: Some(id),
-            second: None,
+            ..Known::default()
         };
         let remove = Request::Remove { path: "f".into() };
         let still = vec![("f".into(), Before::Still(id))];

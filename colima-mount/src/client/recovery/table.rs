@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    doubt::{Before, Doubt, Known, doubt, handle_of},
+    doubt::{Before, Doubt, Known, Sending, doubt, handle_of},
     handles::{Handles, Held},
 };
 use crate::sftp::{Errno, Field as _, FileId, Malformed, Metadata, Opened, Reply, Request, Target};
@@ -132,12 +132,33 @@ impl<A> Table<A> {
             asker,
             // When the connection has been away for long nobody waits.
             waits: (!serving).then_some(self.down.unwrap_or(now)),
-            sent: 0,
+            sent: u32::from(known.sending == Sending::Again),
             looks: 0,
         };
         self.calls.insert(ticket, call);
-        if serving {
-            self.transmit(ticket);
+        match known.sending {
+            _ if !serving => {}
+            Sending::First => self.transmit(ticket),
+            Sending::Again => self.examine(ticket),
+        }
+    }
+
+    /// Sends what may have been done already, if it can be known that it was not.
+    fn examine(&mut self, ticket: u64) {
+        let Some(call) = self.calls.get_mut(&ticket) else {
+            return;
+        };
+        let appends = |number: &Bytes| self.handles.appends(number);
+        match doubt(&call.request, &call.known, appends) {
+            Doubt::None => self.transmit(ticket),
+            Doubt::Never => self.finish(ticket, Err(Errno::Io)),
+            Doubt::Unless(before) => {
+                call.looks = before.len();
+                for (path, before) in before {
+                    let target = Target::Path(path);
+                    self.send(Reason::Look(ticket, before), Request::Look { target });
+                }
+            }
         }
     }
 
@@ -368,6 +389,9 @@ impl<A> Table<A> {
                     self.finish(ticket, Err(Errno::Io));
                 } else if let Some(call) = self.calls.get_mut(&ticket) {
                     call.looks = call.looks.saturating_sub(1);
+                    if call.looks == 0 && self.phase == Phase::Serving {
+                        self.transmit(ticket);
+                    }
                 }
                 self.settled();
             }
