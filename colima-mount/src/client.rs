@@ -16,8 +16,11 @@ use crate::sftp::{
     Request, Statvfs, Target, Update,
 };
 use connection::Connection;
-pub(crate) use recovery::{Follow, doubt::Known};
 use recovery::Line;
+pub(crate) use recovery::{
+    Follow,
+    doubt::{Known, Sending},
+};
 
 /// Why a client cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +194,11 @@ impl Client {
         }
     }
 
+    /// Whether it gets another stream when it has lost one.
+    pub(crate) fn recovers(&self) -> bool {
+        matches!(self.way, Way::Again(_))
+    }
+
     /// Has somebody told when the connection is lost.
     pub(crate) fn follow(&self, follower: Weak<dyn Follow>) {
         if let Way::Again(line) = &self.way {
@@ -254,7 +262,16 @@ impl Client {
     ///
     /// As there, or the answer is none.
     pub async fn ask<T: Field>(&self, request: &Request) -> Result<T, Errno> {
-        match self.call(request).await? {
+        self.ask_knowing(request, Known::default()).await
+    }
+
+    /// As [`Client::ask`], with what is known of the request.
+    pub(crate) async fn ask_knowing<T: Field>(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> Result<T, Errno> {
+        match self.call_knowing(request, known).await? {
             Reply::Extended(mut body) => T::take(&mut body).map_err(|_| Errno::BadMessage),
             _ => Err(Errno::BadMessage),
         }
@@ -307,7 +324,8 @@ impl Client {
         flags: OpenFlags,
         creation: Option<Creation>,
     ) -> Result<File, Errno> {
-        let opened = self.open_with(path, flags, creation, 0).await?;
+        let known = Known::default();
+        let opened = self.open_with(path, flags, creation, 0, known).await?;
         Ok(File::new(self.clone(), opened, |_| {}))
     }
 
@@ -317,6 +335,7 @@ impl Client {
         flags: OpenFlags,
         creation: Option<Creation>,
         first: u32,
+        known: Known,
     ) -> Result<Opened, Errno> {
         let path = Bytes::copy_from_slice(path);
         if self.has_ours() {
@@ -326,7 +345,7 @@ impl Client {
                 creation,
                 first,
             };
-            return self.ask(&request).await;
+            return self.ask_knowing(&request, known).await;
         }
         let mut flags = flags;
         let mut attributes = Attributes::default();

@@ -34,7 +34,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % below
     }
 }
@@ -99,9 +102,10 @@ struct Twin {
 }
 
 fn errno(result: &std::io::Result<()>) -> Option<Errno> {
-    result.as_ref().err().map(|error| {
-        rustix::io::Errno::from_io_error(error).map_or(Errno::Io, Errno::from)
-    })
+    result
+        .as_ref()
+        .err()
+        .map(|error| rustix::io::Errno::from_io_error(error).map_or(Errno::Io, Errno::from))
 }
 
 impl Twins {
@@ -125,10 +129,16 @@ impl Twins {
 
     async fn open_new(&mut self, name: &'static str) -> Result<(), Errno> {
         let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::EXCLUSIVE;
-        let file = self.client.open(&self.path(name), flags, Some(FILE)).await?;
-        let model = (fs::OpenOptions::new().read(true).write(true).create_new(true))
-            .open(self.model.path().join(name))
-            .unwrap();
+        let file = self
+            .client
+            .open(&self.path(name), flags, Some(FILE))
+            .await?;
+        let model = (fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true))
+        .open(self.model.path().join(name))
+        .unwrap();
         let name = Some(name.to_owned());
         self.open.push(Twin { file, model, name });
         Ok(())
@@ -137,7 +147,10 @@ impl Twins {
     async fn done(&mut self, op: &Op) -> Result<(), Errno> {
         let client = self.client.clone();
         match op {
-            Op::Mkdir(name) => client.make(&self.path(name), NewNode::Directory, DIRECTORY).await.map(drop),
+            Op::Mkdir(name) => client
+                .make(&self.path(name), NewNode::Directory, DIRECTORY)
+                .await
+                .map(drop),
             Op::Rmdir(name) => client.remove_directory(&self.path(name)).await,
             Op::New(name) => self.open_new(name).await,
             Op::Write(at, offset, data) => {
@@ -156,7 +169,10 @@ impl Twins {
                 let got = file.read_at(0, 20_000).await?;
                 let mut expected = vec![0; 20_000];
                 let length = model.read_at(&mut expected, 0).unwrap();
-                assert!(got[..] == expected[..length], "{at} is not what was written");
+                assert!(
+                    got[..] == expected[..length],
+                    "{at} is not what was written"
+                );
                 Ok(())
             }
             Op::Resize(at, size) => {
@@ -167,10 +183,14 @@ impl Twins {
                 self.open[*at].file.set(update).await.map(drop)
             }
             Op::Rename(from, to) => {
-                client.rename(&self.path(from), &self.path(to), Rename::Replace).await
+                client
+                    .rename(&self.path(from), &self.path(to), Rename::Replace)
+                    .await
             }
             Op::Exchange(from, to) => {
-                client.rename(&self.path(from), &self.path(to), Rename::Exchange).await
+                client
+                    .rename(&self.path(from), &self.path(to), Rename::Exchange)
+                    .await
             }
             Op::Remove(name) => client.remove(&self.path(name)).await,
             Op::Link(from, to) => {
@@ -217,7 +237,13 @@ impl Twins {
             Op::Rename(from, to) => fs::rename(at(from), at(to)),
             Op::Exchange(from, to) => {
                 use rustix::fs::{CWD, RenameFlags, renameat_with};
-                Ok(renameat_with(CWD, at(from), CWD, at(to), RenameFlags::EXCHANGE)?)
+                Ok(renameat_with(
+                    CWD,
+                    at(from),
+                    CWD,
+                    at(to),
+                    RenameFlags::EXCHANGE,
+                )?)
             }
             Op::Remove(name) => rustix::fs::unlink(at(name)).map_err(Into::into),
             Op::Link(from, to) => fs::hard_link(at(from), at(to)),
@@ -382,7 +408,11 @@ async fn random_work(seed: u64) {
     let cuts: Vec<_> = (0..40)
         .map(|_| {
             let at = random.below(12_000);
-            if random.below(2) == 0 { Reach::Sent(at) } else { Reach::Got(at) }
+            if random.below(2) == 0 {
+                Reach::Sent(at)
+            } else {
+                Reach::Got(at)
+            }
         })
         .collect();
     let client = Client::over(dial(share.path(), cuts)).await.unwrap();
@@ -451,7 +481,9 @@ fn without_a_server_operations_fail_in_time_and_work_again_with_one() {
 fn a_file_that_was_replaced_meanwhile_is_stale() {
     let share = tempfile::tempdir().unwrap();
     peers::runtime().block_on(async {
-        let client = Client::over(dial(share.path(), [Reach::Sent(400)])).await.unwrap();
+        let client = Client::over(dial(share.path(), [Reach::Sent(400)]))
+            .await
+            .unwrap();
         let flags = OpenFlags::READ | OpenFlags::WRITE;
         let kept = client.open(b"kept", flags, Some(FILE)).await.unwrap();
         let replaced = client.open(b"replaced", flags, Some(FILE)).await.unwrap();

@@ -24,8 +24,18 @@ pub(crate) struct Mounted {
     _watchdog: mpsc::Sender<()>,
 }
 
+/// Whether there can be a mount; prints why not.
+pub(crate) fn is_possible(test: &str) -> bool {
+    let possible = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    if !possible {
+        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+        let () = println!("skipped: {test}: needs root and /dev/fuse");
+    }
+    possible
+}
+
 /// A file system that hangs would hang the test for ever.
-fn watchdog() -> mpsc::Sender<()> {
+pub(crate) fn watchdog() -> mpsc::Sender<()> {
     let (alive, gone) = mpsc::channel::<()>();
     std::thread::spawn(move || {
         let limit = Duration::from_secs(300);
@@ -61,9 +71,7 @@ impl Mounted {
         prepare: impl FnOnce(&Path),
         way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
     ) -> Option<(Self, T)> {
-        if !Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
-            #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
-            let () = println!("skipped: {test}: needs root and /dev/fuse");
+        if !is_possible(test) {
             return None;
         }
         let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -19,7 +19,8 @@ use super::ClientError;
 use crate::{
     server::{ServeError, session},
     sftp::{
-        CLIENT, Errno, Field as _, Frame, Hello, MAX_FRAME, OURS, Opened, Reply, Request, Side, VERSION,
+        CLIENT, Errno, Field as _, Frame, Hello, MAX_FRAME, OURS, Opened, Reply, Request, Side,
+        VERSION,
     },
 };
 

@@ -164,11 +164,7 @@ impl Line {
         self.shared.followers().push(follower);
     }
 
-    pub(crate) fn call(
-        &self,
-        request: &Request,
-        known: Known,
-    ) -> oneshot::Receiver<Answered> {
+    pub(crate) fn call(&self, request: &Request, known: Known) -> oneshot::Receiver<Answered> {
         let (reply, answered) = oneshot::channel();
         let asker = Asker {
             reply,
@@ -192,7 +188,9 @@ fn now() -> std::time::Instant {
 /// A name for the client, by which a server knows its earlier streams. No secret.
 fn name() -> Bytes {
     let random = || std::hash::RandomState::new().build_hasher().finish();
-    [random().to_be_bytes(), random().to_be_bytes()].concat().into()
+    [random().to_be_bytes(), random().to_be_bytes()]
+        .concat()
+        .into()
 }
 
 struct Dialing<D> {
@@ -238,7 +236,9 @@ impl Shared {
     }
 
     fn followers(&self) -> MutexGuard<'_, Vec<Weak<dyn Follow>>> {
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on the table, and does what comes of it.

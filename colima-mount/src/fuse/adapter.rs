@@ -2,6 +2,7 @@
 
 mod answers;
 mod directories;
+mod kept;
 mod notices;
 mod operations;
 mod values;
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 use super::{MountOptions, Who, volume::Volume};
 
 pub(super) use fuser::BackgroundSession;
+pub(super) use kept::{mount_kept, resume};
 pub(super) use notices::{Notifier, notify};
 
 /// Mounts, and serves the kernel on threads of its own.
@@ -32,10 +34,7 @@ pub(super) fn mount(
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
-    config.acl = match options.who {
-        Who::Everybody => SessionACL::All,
-        Who::Owner => SessionACL::Owner,
-    };
+    config.acl = acl(options.who);
     // Threads only take requests over; more than two would wait for each other.
     config.n_threads = Some(2);
     config.clone_fd = true;
@@ -43,6 +42,13 @@ pub(super) fn mount(
     let session = fuser::Session::new(adapter, path, &config)?;
     let notifier = Notifier::of(&session)?;
     Ok((session.spawn()?, notifier))
+}
+
+fn acl(who: Who) -> SessionACL {
+    match who {
+        Who::Everybody => SessionACL::All,
+        Who::Owner => SessionACL::Owner,
+    }
 }
 
 struct Adapter {

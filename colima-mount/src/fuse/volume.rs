@@ -1,6 +1,7 @@
 //! The operations of a file system, by number, over a [`Client`].
 
 mod open_files;
+mod resumption;
 
 use std::{
     collections::HashMap,
@@ -17,10 +18,10 @@ use super::{
     inodes::{Entry, Inodes, Notice, Trust, Watch},
 };
 use crate::{
-    client::{Client, Follow, Known},
+    client::{Client, Follow, Known, Sending},
     sftp::{
-        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target, Update,
-        Version, XattrMode,
+        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target,
+        Update, Version, XattrMode,
     },
 };
 
@@ -81,6 +82,7 @@ impl Volume {
                 let _ = sender.send(notice);
             }
         }
+        inodes.write_down();
         result
     }
 
@@ -247,9 +249,15 @@ impl Volume {
         name: Bytes,
         node: NewNode,
         creation: Creation,
+        sending: Sending,
     ) -> Result<Entry, Errno> {
-        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
-        let made = self.client.make(&path, node, creation).await?;
+        let request = Request::Make {
+            path: self.with(|inodes| inodes.path_of(parent, &name))?,
+            node,
+            creation,
+        };
+        let known = Known::new(sending);
+        let made = self.client.ask_knowing(&request, known).await?;
         Ok(self.made(parent, &name, made))
     }
 
@@ -264,11 +272,18 @@ impl Volume {
         })
     }
 
-    pub(crate) async fn link(&self, ino: u64, parent: u64, name: Bytes) -> Result<Entry, Errno> {
+    pub(crate) async fn link(
+        &self,
+        ino: u64,
+        parent: u64,
+        name: Bytes,
+        sending: Sending,
+    ) -> Result<Entry, Errno> {
         self.settle(ino).await;
         let from = self.target(ino)?;
         let to = self.with(|inodes| inodes.path_of(parent, &name))?;
-        let found = self.client.ask(&Request::Link { from, to }).await?;
+        let (link, known) = (Request::Link { from, to }, Known::new(sending));
+        let found = self.client.ask_knowing(&link, known).await?;
         Ok(self.made(parent, &name, found))
     }
 
@@ -277,6 +292,7 @@ impl Volume {
         parent: u64,
         name: Bytes,
         kind: Removed,
+        sending: Sending,
     ) -> Result<(), Errno> {
         let (path, first) = self.with(|inodes| {
             let path = inodes.path_of(parent, &name)?;
@@ -288,7 +304,7 @@ impl Volume {
         };
         let known = Known {
             first,
-            second: None,
+            ..Known::new(sending)
         };
         let removed = self.client.command_knowing(&request, known).await;
         self.doubt_if_unknown(&removed, &[(parent, &name)]);
@@ -310,6 +326,7 @@ impl Volume {
         from: (u64, Bytes),
         to: (u64, Bytes),
         rename: Rename,
+        sending: Sending,
     ) -> Result<(), Errno> {
         let (request, known) = self.with(|inodes| {
             let request = Request::Move {
@@ -318,6 +335,7 @@ impl Volume {
                 rename,
             };
             let known = Known {
+                sending,
                 first: inodes.id_of(from.0, &from.1),
                 second: inodes.id_of(to.0, &to.1),
             };
@@ -369,6 +387,7 @@ impl Volume {
         name: Bytes,
         value: Bytes,
         mode: XattrMode,
+        sending: Sending,
     ) -> Result<(), Errno> {
         let target = self.target(ino)?;
         let request = Request::SetXattr {
@@ -377,17 +396,21 @@ impl Volume {
             value,
             mode,
         };
-        let result = self.client.command(&request).await;
+        let known = Known::new(sending);
+        let result = self.client.command_knowing(&request, known).await;
         self.with(|inodes| inodes.doubt(ino));
         result
     }
 
-    pub(crate) async fn remove_xattr(&self, ino: u64, name: Bytes) -> Result<(), Errno> {
+    pub(crate) async fn remove_xattr(
+        &self,
+        ino: u64,
+        name: Bytes,
+        sending: Sending,
+    ) -> Result<(), Errno> {
         let target = self.target(ino)?;
-        let result = self
-            .client
-            .command(&Request::RemoveXattr { target, name })
-            .await;
+        let (request, known) = (Request::RemoveXattr { target, name }, Known::new(sending));
+        let result = self.client.command_knowing(&request, known).await;
         self.with(|inodes| inodes.doubt(ino));
         result
     }

@@ -18,7 +18,8 @@ use super::{
     watches::Watches,
 };
 use crate::sftp::{
-    CLIENT, Code, Errno, Frame, Hello, MAX_FRAME, MAX_STOCK_FRAME, OURS, Reply, Request, Side, VERSION,
+    CLIENT, Code, Errno, Frame, Hello, MAX_FRAME, MAX_STOCK_FRAME, OURS, Reply, Request, Side,
+    VERSION,
 };
 
 /// What the requests of one client share.

@@ -7,13 +7,34 @@ use crate::{
     sftp::{FileId, OpenFlags, Rename, Request, Target, XattrMode},
 };
 
-/// What the names of a request are known to be, before it is done.
+/// Whether a request may have been sent by somebody who is no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// It was not.
+    #[default]
+    First,
+    /// It may have been done already.
+    Again,
+}
+
+/// What is known of a request, before it is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
+    pub(crate) sending: Sending,
     /// What its only, or its first, name is.
     pub(crate) first: Option<FileId>,
     /// What its second name is.
     pub(crate) second: Option<FileId>,
+}
+
+impl Known {
+    /// What is known of the names is nothing.
+    pub(crate) fn new(sending: Sending) -> Self {
+        Self {
+            sending,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a look at a path says if the request was not done.
@@ -37,15 +58,9 @@ pub(crate) enum Doubt {
 }
 
 /// `appends` tells whether a handle was opened for appending.
-pub(crate) fn doubt(
-    request: &Request,
-    known: &Known,
-    appends: impl Fn(&Bytes) -> bool,
-) -> Doubt {
+pub(crate) fn doubt(request: &Request, known: &Known, appends: impl Fn(&Bytes) -> bool) -> Doubt {
     let missing = |path: &Bytes| Doubt::Unless(vec![(path.clone(), Before::Missing)]);
-    let still = |path: &Bytes, id: Option<FileId>| {
-        id.map(|id| (path.clone(), Before::Still(id)))
-    };
+    let still = |path: &Bytes, id: Option<FileId>| id.map(|id| (path.clone(), Before::Still(id)));
     match request {
         // To make what is there already is no second making.
         Request::OpenFile {
@@ -72,8 +87,9 @@ pub(crate) fn doubt(
             let looks = match rename {
                 // The old name is gone when it is done.
                 Rename::Replace | Rename::Keep => first.map(|first| vec![first]),
-                Rename::Exchange => (first.zip(still(to, known.second)))
-                    .map(|(first, second)| vec![first, second]),
+                Rename::Exchange => {
+                    (first.zip(still(to, known.second))).map(|(first, second)| vec![first, second])
+                }
             };
             looks.map_or(Doubt::Never, Doubt::Unless)
         }
@@ -198,7 +214,7 @@ mod tests {
         };
         let known = Known {
             first: Some(id),
-            second: None,
+            ..Known::default()
         };
         let remove = Request::Remove { path: "f".into() };
         let still = vec![("f".into(), Before::Still(id))];

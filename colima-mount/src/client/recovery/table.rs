@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    doubt::{Before, Doubt, Known, doubt, handle_of},
+    doubt::{Before, Doubt, Known, Sending, doubt, handle_of},
     handles::{Handles, Held},
 };
 use crate::sftp::{Errno, Field as _, FileId, Malformed, Metadata, Opened, Reply, Request, Target};
@@ -132,12 +132,33 @@ impl<A> Table<A> {
             asker,
             // When the connection has been away for long nobody waits.
             waits: (!serving).then_some(self.down.unwrap_or(now)),
-            sent: 0,
+            sent: u32::from(known.sending == Sending::Again),
             looks: 0,
         };
         self.calls.insert(ticket, call);
-        if serving {
-            self.transmit(ticket);
+        match known.sending {
+            _ if !serving => {}
+            Sending::First => self.transmit(ticket),
+            Sending::Again => self.examine(ticket),
+        }
+    }
+
+    /// Sends what may have been done already, if it can be known that it was not.
+    fn examine(&mut self, ticket: u64) {
+        let Some(call) = self.calls.get_mut(&ticket) else {
+            return;
+        };
+        let appends = |number: &Bytes| self.handles.appends(number);
+        match doubt(&call.request, &call.known, appends) {
+            Doubt::None => self.transmit(ticket),
+            Doubt::Never => self.finish(ticket, Err(Errno::Io)),
+            Doubt::Unless(before) => {
+                call.looks = before.len();
+                for (path, before) in before {
+                    let target = Target::Path(path);
+                    self.send(Reason::Look(ticket, before), Request::Look { target });
+                }
+            }
         }
     }
 
@@ -213,7 +234,11 @@ impl<A> Table<A> {
                 .and_then(|number| self.handles.get(number))
                 .is_some_and(|handle| handle.held == Held::Stale);
             if lost {
-                let result = if close { Ok(Reply::ok()) } else { Err(Errno::Stale) };
+                let result = if close {
+                    Ok(Reply::ok())
+                } else {
+                    Err(Errno::Stale)
+                };
                 self.finish(ticket, result);
             }
         }
@@ -262,7 +287,9 @@ impl<A> Table<A> {
             if call.sent == 0 {
                 continue;
             }
-            match doubt(&call.request, &call.known, |number| self.handles.appends(number)) {
+            match doubt(&call.request, &call.known, |number| {
+                self.handles.appends(number)
+            }) {
                 Doubt::None => {}
                 Doubt::Never => never.push(*ticket),
                 Doubt::Unless(before) => {
@@ -362,6 +389,9 @@ impl<A> Table<A> {
                     self.finish(ticket, Err(Errno::Io));
                 } else if let Some(call) = self.calls.get_mut(&ticket) {
                     call.looks = call.looks.saturating_sub(1);
+                    if call.looks == 0 && self.phase == Phase::Serving {
+                        self.transmit(ticket);
+                    }
                 }
                 self.settled();
             }
@@ -395,7 +425,11 @@ impl<A> Table<A> {
             // A handle that is closed meanwhile is not opened again.
             let close = (self.calls.get(&ticket))
                 .is_some_and(|call| matches!(call.request, Request::Close { .. }));
-            let result = if close { Ok(Reply::ok()) } else { Err(Errno::Io) };
+            let result = if close {
+                Ok(Reply::ok())
+            } else {
+                Err(Errno::Io)
+            };
             self.finish(ticket, result);
         }
     }

@@ -55,6 +55,12 @@ impl Notifier {
         self.write(FUSE_NOTIFY_INVAL_ENTRY, &body)
     }
 
+    /// Has the kernel ask again what was read and not answered; since Linux 6.9.
+    pub(in crate::fuse) fn ask_again(&self) -> io::Result<()> {
+        const FUSE_NOTIFY_RESEND: u32 = 7;
+        self.write(FUSE_NOTIFY_RESEND, &[])
+    }
+
     /// A notice is a `struct fuse_out_header` without a request, and its code in place of an error.
     fn write(&self, code: u32, body: &[u8]) -> io::Result<()> {
         let length = 16 + body.len();
@@ -73,10 +79,7 @@ impl Notifier {
 /// Tells the kernel what to forget, until there is nobody left who would know.
 ///
 /// On a thread of its own: the kernel may keep a notice waiting until requests are answered.
-pub(in crate::fuse) fn notify(
-    notifier: &Notifier,
-    notices: &std::sync::mpsc::Receiver<Notice>,
-) {
+pub(in crate::fuse) fn notify(notifier: &Notifier, notices: &std::sync::mpsc::Receiver<Notice>) {
     while let Ok(notice) = notices.recv() {
         // That the kernel does not know what it is to forget is as good.
         let _ = notifier.tell(&notice);
