@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
-use colima_core::{
-    boot::{GUEST_PROGRAM, Network, Runtime},
-    mounts::GuestMount,
-};
+use colima_core::boot::{GUEST_PROGRAM, Network, Runtime};
 
 /// Where the image's runtime units read their environment.
 pub const RUNTIME_ENVIRONMENT: &str = "/run/colima/environment";
@@ -214,26 +211,13 @@ pub enum Restarting {
     None,
 }
 
-/// What a mount's unit has to know of others: it waits for the mounts that it lies in, and docker waits for it where
-/// it has to. `None` where there is nothing to know.
+/// What is added to every mount's unit: docker waits where it has to.
 #[must_use]
-pub fn mount_order(
-    mount: &GuestMount,
-    all: &[GuestMount],
-    restarting: Restarting,
-) -> Option<String> {
-    let parents = all.iter().filter(|other| mount.is_inside(other));
-    let units: Vec<String> = parents
-        .map(|parent| crate::mount_records::unit(parent.port))
-        .collect();
-    let mut text = String::new();
-    if !units.is_empty() {
-        let _ = writeln!(text, "After={}", units.join(" "));
+pub const fn mount_order(restarting: Restarting) -> Option<&'static str> {
+    match restarting {
+        Restarting::Some => Some("[Unit]\nBefore=docker.service\n"),
+        Restarting::None => None,
     }
-    if restarting == Restarting::Some {
-        text.push_str("Before=docker.service\n");
-    }
-    (!text.is_empty()).then(|| format!("[Unit]\n{text}"))
 }
 
 /// Units that must not start: those of every runtime that was not asked for, and of all runtimes
@@ -332,32 +316,6 @@ mod tests {
         assert_eq!(
             unwritable(&env()).collect::<Vec<_>>(),
             ["TWO_LINES", "bad name"]
-        );
-    }
-
-    #[test]
-    fn a_mount_waits_for_what_it_lies_in() {
-        let mount = |port, path: &str| GuestMount {
-            port,
-            path: path.to_owned(),
-            access: colima_core::mounts::MountAccess::ReadOnly,
-        };
-        let all = [
-            mount(1, "/a"),
-            mount(2, "/ab"),
-            mount(3, "/a/b"),
-            mount(4, "/a/b/c"),
-        ];
-        let order = |mount: usize, restarting| mount_order(&all[mount], &all, restarting);
-        assert_eq!(order(0, Restarting::None), None);
-        assert_eq!(order(1, Restarting::None), None);
-        assert_eq!(
-            order(0, Restarting::Some).unwrap(),
-            "[Unit]\nBefore=docker.service\n"
-        );
-        assert_eq!(
-            order(3, Restarting::Some).unwrap(),
-            "[Unit]\nAfter=colima-mount@1.service colima-mount@3.service\nBefore=docker.service\n"
         );
     }
 

@@ -89,7 +89,13 @@ async fn work(
     });
     let client = client.await.map_err(io::Error::other)?;
     let path = PathBuf::from(&mount.path);
-    make_mount_point(mount)?;
+    let place = mount.clone();
+    tokio::task::spawn_blocking(move || {
+        wait_for_parents(&place)?;
+        make_mount_point(&place)
+    })
+    .await
+    .map_err(io::Error::other)??;
     let mut options = MountOptions::default();
     options.name = port_name(mount.port);
     let mounted = fuse::mount_with(client, &path, options).await;
@@ -101,10 +107,13 @@ async fn work(
     tokio::select! {
         gone = is_gone(mount) => {
             gone?;
-            log(&format!("{} was taken away", path.display()));
             // There is nothing left to unmount, and a mount of somebody else may be there now.
             guard.detach();
-            Ok(())
+            match mount_records::read(Path::new(DIRECTORY), mount.port) {
+                // By nobody who was asked to: it goes when what it lies in goes.
+                Ok(_) => Err(io::Error::other("the mount was taken away")),
+                Err(_) => Ok(()),
+            }
         }
         _ = terminate.recv() => {
             // Whoever uses it keeps it, until the process ends.
@@ -214,6 +223,25 @@ fn load_fuse() -> io::Result<()> {
     load_module(&module).map_err(|error| of(&module, &error))
 }
 
+/// Blocks until everything is mounted that this lies in. What comes later would hide it.
+fn wait_for_parents(mount: &GuestMount) -> io::Result<()> {
+    wait_for(|table| mount_records::parents_are_mounted(mount, Path::new(DIRECTORY), table))
+}
+
+/// Blocks until the kernel's table is as wanted.
+fn wait_for(wanted: impl Fn(&[mount_table::Mounted]) -> bool) -> io::Result<()> {
+    let table = std::fs::File::open(mount_table::OWN)?;
+    while !wanted(&mount_table::read(mount_table::OWN)?) {
+        // proc(5): a change of the table is exceptional data.
+        let mut changed = [PollFd::new(&table, PollFlags::PRI)];
+        match poll(&mut changed, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the directory, and takes away what a process before this one has left there.
 fn make_mount_point(mount: &GuestMount) -> io::Result<()> {
     while is_mounted(mount, &mount_table::read(mount_table::OWN)?) {
@@ -230,18 +258,7 @@ fn make_mount_point(mount: &GuestMount) -> io::Result<()> {
 /// A thread goes on waiting; the process is expected to end.
 async fn is_gone(mount: &GuestMount) -> io::Result<()> {
     let mount = mount.clone();
-    tokio::task::spawn_blocking(move || {
-        let table = std::fs::File::open(mount_table::OWN)?;
-        while is_mounted(&mount, &mount_table::read(mount_table::OWN)?) {
-            // proc(5): a change of the table is exceptional data.
-            let mut changed = [PollFd::new(&table, PollFlags::PRI)];
-            match poll(&mut changed, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    })
-    .await
-    .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || wait_for(|table| !is_mounted(&mount, table)))
+        .await
+        .map_err(io::Error::other)?
 }

@@ -62,6 +62,14 @@ pub(crate) fn on_top<'t>(mount: &GuestMount, table: &'t [Mounted]) -> Option<&'t
         .filter(|mounted| mounted.source == port_name(mount.port).as_bytes())
 }
 
+/// Whether everything is mounted that this mount lies in.
+pub(crate) fn parents_are_mounted(mount: &GuestMount, directory: &Path, table: &[Mounted]) -> bool {
+    states(directory, table)
+        .iter()
+        .filter(|state| mount.is_inside(&state.mount))
+        .all(|state| state.problem.is_none())
+}
+
 /// What became of everything that is to be mounted, by port.
 pub(crate) fn states(directory: &Path, table: &[Mounted]) -> Vec<MountState> {
     let ports = 1..=u8::try_from(colima_core::mounts::MOST_MOUNTS).unwrap_or(u8::MAX);
@@ -112,6 +120,11 @@ mod tests {
             mounted("/a/b", "colima.2"),
             mounted("/c", "tmpfs"), // over ours
         ];
+        let inside = read(directory, 2).unwrap();
+        assert!(parents_are_mounted(&inside, directory, &table));
+        assert!(!parents_are_mounted(&inside, directory, &table[1..]));
+        let alone = read(directory, 1).unwrap();
+        assert!(parents_are_mounted(&alone, directory, &[]));
         let states = states(directory, &table);
         let problems: Vec<(u8, Option<&str>)> = states
             .iter()

@@ -29,12 +29,7 @@ pub(super) async fn mount(mount: GuestMount) -> Result<(), String> {
             return Err(format!("port {} mounts {:?}", mount.port, there.path));
         }
         Ok(_) => {}
-        Err(_) => {
-            let text = serde_json::to_vec(&mount).map_err(|error| error.to_string())?;
-            fs::create_dir_all(directory)
-                .and_then(|()| fs::write(record(directory, mount.port), text))
-                .map_err(|error| format!("{DIRECTORY}: {error}"))?;
-        }
+        Err(_) => remember(&mount)?,
     }
     if table().await.is_ok_and(|table| is_mounted(&mount, &table)) {
         return Ok(());
@@ -49,6 +44,15 @@ pub(super) async fn mount(mount: GuestMount) -> Result<(), String> {
     Err(why.unwrap_or_else(|_| said.trim().to_owned()))
 }
 
+/// Writes the record of a mount.
+fn remember(mount: &GuestMount) -> Result<(), String> {
+    let directory = Path::new(DIRECTORY);
+    let text = serde_json::to_vec(mount).map_err(|error| error.to_string())?;
+    fs::create_dir_all(directory)
+        .and_then(|()| fs::write(record(directory, mount.port), text))
+        .map_err(|error| format!("{DIRECTORY}: {error}"))
+}
+
 /// Takes a mount away unless somebody uses it.
 pub(super) async fn unmount(port: u8) -> Result<(), String> {
     let _one = CHANGE.lock().await;
@@ -56,15 +60,19 @@ pub(super) async fn unmount(port: u8) -> Result<(), String> {
     let Ok(mount) = mount_records::read(directory, port) else {
         return Ok(());
     };
-    let path = mount.path.clone();
-    tokio::task::spawn_blocking(move || take_away(&mount))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| format!("{path} is in use: {error}"))?;
+    // First: a mount that goes while its record is there comes back.
+    let failed = |error: io::Error| format!("{DIRECTORY}: {error}");
+    fs::remove_file(record(directory, port)).map_err(failed)?;
+    let there = mount.clone();
+    let taken = tokio::task::spawn_blocking(move || take_away(&there)).await;
+    if let Err(error) = taken.map_err(io::Error::other).flatten() {
+        remember(&mount)?;
+        return Err(format!("{} is in use: {error}", mount.path));
+    }
     // What runs has seen it going; what was trying to mount ends here.
     systemctl("stop", port).await?;
     let _ = fs::remove_file(trouble(directory, port));
-    fs::remove_file(record(directory, port)).map_err(|error| format!("{DIRECTORY}: {error}"))
+    Ok(())
 }
 
 /// Tells the mounts.

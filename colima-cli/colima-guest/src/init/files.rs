@@ -173,11 +173,11 @@ fn write_mounts(sysroot: &Path, units: &Path, mounts: &[GuestMount]) -> Result<(
             "../colima-mount@.service",
             &units.join("sysinit.target.wants").join(&unit),
         )?;
-        if let Some(order) = mount_order(mount, mounts, restarting) {
-            let directory = units.join(format!("{unit}.d"));
-            make_directory(&directory, 0o755)?;
-            write(&directory.join("order.conf"), order.as_bytes(), 0o644)?;
-        }
+    }
+    if let Some(order) = mount_order(restarting) {
+        let directory = units.join("colima-mount@.service.d");
+        make_directory(&directory, 0o755)?;
+        write(&directory.join("order.conf"), order.as_bytes(), 0o644)?;
     }
     Ok(())
 }
