@@ -7,6 +7,7 @@ mod config;
 mod image;
 mod legacy;
 mod logs;
+mod mount;
 mod port;
 mod profile_choice;
 mod settings;
@@ -25,11 +26,12 @@ pub use self::{
     image::{ImageArgs, ImageVerb},
     legacy::LegacyFlag,
     logs::{LogSource, LogsArgs},
+    mount::{MountAddArgs, MountArg, MountArgs, MountListArgs, MountRemoveArgs, MountVerb},
     port::{PortArgs, PortListArgs, PortVerb},
     profile_choice::ProfileArg,
     settings::{PortForwarderArg, RuntimeArg, SettingsArgs},
     ssh::SshArgs,
-    start::{Activation, MountArg, StartArgs},
+    start::{Activation, StartArgs},
     stop::{DeleteArgs, RestartArgs, StopArgs},
     verbs::{
         DoctorArgs, EnvArgs, EnvShell, EventsArgs, NerdctlArgs, NotYetArgs, PruneArgs, UpdateArgs,
@@ -128,6 +130,8 @@ pub enum Verb {
     Ssh(SshArgs),
     /// Tell which ports of the machine are open on this host
     Port(PortArgs),
+    /// Tell which directories of this host the machine has, and change that
+    Mount(MountArgs),
     /// Print what ssh has to know of the machine
     SshConfig(SshConfigArgs),
     /// Print the variables that lead docker and its relatives to the machine
@@ -166,6 +170,9 @@ pub enum Verb {
     /// The supervisor of a profile, started by `start`
     #[command(hide = true)]
     Daemon(DaemonArgs),
+    /// Serves one shared directory, started by the daemon
+    #[command(hide = true)]
+    MountWorker(MountWorkerArgs),
     /// Writes a manual page of every verb into a directory
     #[command(hide = true)]
     Man(ManArgs),
@@ -231,6 +238,14 @@ pub struct DaemonArgs {
 pub enum DaemonVerb {
     /// Supervise the profile until its machine is stopped
     Run,
+}
+
+/// `colima mount-worker`
+#[derive(Args, Clone, Debug)]
+pub struct MountWorkerArgs {
+    /// The directory, for whoever looks at the list of processes
+    #[arg(hide = true)]
+    pub location: Option<std::ffi::OsString>,
 }
 
 /// `colima man`

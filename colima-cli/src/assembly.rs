@@ -9,7 +9,7 @@ use std::{
 use colima_core::{
     Arch,
     boot::{BootConfig, Network, Runtime},
-    config::{Config, Origin, PortForwarder, Transport, resolve_hosts},
+    config::{Config, Mounts, Origin, PortForwarder, Transport, resolve_hosts},
     runtime::{DaemonDefaults, Proxies, daemon_json, off_loopback},
 };
 
@@ -21,6 +21,11 @@ use crate::{
     instance::{
         Carrier, DataDisk, Forwarding, GuestNerdctl, GuestSettings, Images, InstanceSpec,
         LinkSettings, PortSettings, Tools,
+    },
+    mounts::{
+        Share,
+        plan::{self, Surroundings},
+        usual,
     },
     ssh::{self, AgentForwarding, ClientConfig, SshKeyError},
     state_dir::{ProfilePaths, StateDir, write_private},
@@ -98,8 +103,11 @@ pub fn assemble(
             .map(GuestNerdctl::find)
             .transpose()?,
         guest: None,
+        mounts: Vec::new(),
     };
     let user = guest_user::mirror(&environment.user);
+    let mut notes = Vec::new();
+    spec.mounts = shares(config, &spec.name, &user.home, environment, &mut notes)?;
     let keys = make_keys(paths, &user.name, name, config.forward_agent.value.into())?;
     let boot = BootConfig {
         version: BootConfig::VERSION,
@@ -125,17 +133,62 @@ pub fn assemble(
             _ => Vec::new(),
         },
         provision: config.provision.value.clone(),
+        mounts: spec
+            .mounts
+            .iter()
+            .map(|share| share.guest.clone())
+            .collect(),
         clock_unix_nanos: clock(),
     };
     spec.guest = Some(GuestSettings::of(&boot));
-    let notes = hosts.left_out.iter().map(|host| {
+    notes.extend(hosts.left_out.iter().map(|host| {
         let target = &config.dns_hosts.value[host];
         format!("network.dnsHosts: {host} needs an address; {target:?} is not available yet and is left aside")
-    });
-    Ok(Assembly {
-        notes: notes.collect(),
-        spec,
-        boot,
+    }));
+    Ok(Assembly { notes, spec, boot })
+}
+
+/// The directories that are shared.
+fn shares(
+    config: &Config,
+    instance: &str,
+    guest_home: &str,
+    environment: &Environment,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Share>, CommandError> {
+    let mounts = &config.mounts.value;
+    let usual = match mounts {
+        Mounts::Usual => usual::prepare(Path::new("/tmp"), instance)
+            .map_err(|error| notes.push(format!("/tmp/{instance} is not shared: {error}")))
+            .ok(),
+        Mounts::None | Mounts::These(_) => None,
+    };
+    surroundings(environment, guest_home, usual.as_deref(), |surroundings| {
+        plan::plan(mounts, surroundings)
+    })
+}
+
+/// Plans with what is around a start on this host.
+pub(crate) fn surroundings<T>(
+    environment: &Environment,
+    guest_home: &str,
+    usual: Option<&Path>,
+    plan: impl FnOnce(&Surroundings<'_>) -> T,
+) -> T {
+    let current = std::env::current_dir().ok();
+    let resolve = |path: &Path| {
+        let resolved = path.canonicalize()?;
+        match resolved.is_dir() {
+            true => Ok(resolved),
+            false => Err(std::io::ErrorKind::NotADirectory.into()),
+        }
+    };
+    plan(&Surroundings {
+        home: environment.home.as_deref(),
+        current: current.as_deref(),
+        usual,
+        guest_home,
+        resolve: &resolve,
     })
 }
 

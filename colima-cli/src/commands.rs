@@ -32,6 +32,8 @@ mod image;
 mod list;
 mod logs;
 mod man;
+mod mount;
+mod mount_worker;
 mod nerdctl;
 mod not_yet;
 mod port;
@@ -92,6 +94,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::Completion(args) => return completion::run(args),
         Verb::Proxy(args) => return proxy::run(args),
         Verb::Man(args) => return man::run(args),
+        Verb::MountWorker(_) => return mount_worker::run(),
         Verb::Kubernetes(_) => return Err(not_yet::kubernetes()),
         Verb::Model(_) => return Err(not_yet::model()),
         _ => {}
@@ -106,6 +109,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::List(args) => context.block_on(list::run(&context, args, cli.names_profile())),
         Verb::Ssh(args) => context.block_on(ssh::run(&context, args)),
         Verb::Port(args) => context.block_on(port::run(&context, &args.verb)),
+        Verb::Mount(args) => context.block_on(mount::run(&context, &args.verb)),
         Verb::Config(args) => config::run(&context, &args.verb),
         Verb::Template(args) => template::run(&context, args),
         Verb::Env(args) => env::run(&context, args),
@@ -122,6 +126,7 @@ fn dispatch(cli: &Cli, environment: &Environment) -> Result<ExitCode, CommandErr
         Verb::Completion(_)
         | Verb::Proxy(_)
         | Verb::Man(_)
+        | Verb::MountWorker(_)
         | Verb::Kubernetes(_)
         | Verb::Model(_) => Ok(ExitCode::Ok),
     }

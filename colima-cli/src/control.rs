@@ -13,13 +13,14 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 use crate::{
     command_error::CommandError,
     instance::{InstanceSpec, Probe},
+    mounts::Share,
 };
 
 pub mod client;
 
 /// Version of this protocol. A daemon of another version is replaced by one of ours: it holds
 /// nothing that its successor does not find again.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const LONGEST_LINE: u64 = 4 << 20;
 
@@ -43,6 +44,16 @@ pub enum Request {
     },
     /// Probe it. Answered by [`Reply::Status`].
     Status,
+    /// Share one more directory while it runs. Answered by [`Reply::Mounted`].
+    Mount {
+        /// What and where; its port is the daemon's to choose.
+        share: Share,
+    },
+    /// Take a shared directory away. Answered by [`Reply::Unmounted`].
+    Unmount {
+        /// Its path on the host or in the guest.
+        path: String,
+    },
     /// Tell when it does not run any more, whoever ends it. Answered by [`Reply::Stopped`] then.
     AwaitEnd,
     /// Tell the state, now and whenever it changes. Answered by [`Reply::State`]s, without end.
@@ -82,6 +93,10 @@ pub enum Reply {
     Stopped(Stopped),
     /// What the probes found.
     Status(Box<Probe>),
+    /// The directory is shared.
+    Mounted(Share),
+    /// The directory is not shared any more.
+    Unmounted(Share),
     /// What the instance is doing.
     State {
         /// Now.

@@ -32,6 +32,7 @@ use crate::{
 
 mod events;
 mod job;
+mod mounts;
 
 use job::{Job, Progress};
 
@@ -204,6 +205,14 @@ impl Daemon {
             }
             Request::Start { spec, boot } => self.start(&mut stream, *spec, *boot).await,
             Request::Stop { manner } => self.stop(&mut stream, manner).await,
+            Request::Mount { share } => {
+                let reply = self.mount(share).await;
+                control::send(&mut stream, &reply).await
+            }
+            Request::Unmount { path } => {
+                let reply = self.unmount(&path).await;
+                control::send(&mut stream, &reply).await
+            }
             Request::Events => self.tell_events(&mut stream).await,
             Request::AwaitEnd => self.await_end(&mut stream).await,
             // It follows another request, and there was none.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command_error::CommandError,
     control::{Stage, StopManner, Stopped},
+    mounts::Share,
     state_dir::ProfilePaths,
 };
 
@@ -23,6 +24,7 @@ mod failure;
 mod guest_settings;
 mod images;
 mod link;
+mod mounts;
 mod nerdctl;
 mod ports;
 mod probe;
@@ -36,6 +38,7 @@ pub(crate) use failure::image as image_failure;
 pub use guest_settings::GuestSettings;
 pub(crate) use images::{base_of, build_image, builder as image_builder};
 pub use link::{Carrier, LinkSettings};
+use mounts::HostMounts;
 pub use nerdctl::GuestNerdctl;
 use ports::HostPorts;
 pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
@@ -81,6 +84,9 @@ pub struct InstanceSpec {
     /// What the guest is told; `None` in records of before it was recorded.
     #[serde(default)]
     pub guest: Option<GuestSettings>,
+    /// Directories of the host in the guest, parents before what lies in them.
+    #[serde(default)]
+    pub mounts: Vec<Share>,
 }
 
 /// The wanted size of the data disk.
@@ -144,6 +150,7 @@ pub struct Instance {
     agent: Agent<Mux>,
     relays: Relays,
     ports: HostPorts,
+    mounts: HostMounts,
 }
 
 /// What [`Instance::find`] found.
@@ -237,6 +244,7 @@ impl Instance {
                 link::settled(agent.transport()).await;
                 Found::Instance(Box::new(Self {
                     paths: paths.clone(),
+                    mounts: HostMounts::open(&machine, &record.spec.mounts),
                     record,
                     machine,
                     agent,
@@ -283,6 +291,7 @@ impl Instance {
         compare("transport", running.link.carrier == wanted.link.carrier);
         compare("nerdctl", running.nerdctl == wanted.nerdctl);
         compare("ssh-port", running.link.ssh_port == wanted.link.ssh_port);
+        compare("mounts", same_shares(&self.mounts.shares(), &wanted.mounts));
         if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
             differing.extend(told.differing(wanted));
         }
@@ -298,6 +307,7 @@ impl Instance {
     pub async fn clean_up(&self) {
         self.ports.close().await;
         self.relays.close().await;
+        self.mounts.close();
     }
 
     /// Ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
@@ -328,7 +338,44 @@ impl Instance {
                 StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
             }
         };
-        stopped(&self.machine, plan).await
+        let ended = stopped(&self.machine, plan).await?;
+        // To the last: what containers write while they stop arrives.
+        self.mounts.close();
+        Ok(ended)
+    }
+
+    /// Shares one more directory until the machine stops.
+    ///
+    /// # Errors
+    ///
+    /// The path is taken in the guest, or the guest cannot mount.
+    pub async fn mount(&self, share: Share) -> Result<Share, CommandError> {
+        let share = self.mounts.add(&self.agent, share).await?;
+        self.remember_mounts()?;
+        Ok(share)
+    }
+
+    /// Takes a shared directory away, by its path on the host or in the guest.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of that path is shared, or somebody uses it.
+    pub async fn unmount(&self, path: &str) -> Result<Share, CommandError> {
+        let share = self.mounts.remove(&self.agent, path).await?;
+        self.remember_mounts()?;
+        Ok(share)
+    }
+
+    /// For the daemon after this one.
+    fn remember_mounts(&self) -> Result<(), CommandError> {
+        self.record_now().write(&self.paths.record)
+    }
+
+    /// What was started, with what is shared now.
+    fn record_now(&self) -> InstanceRecord {
+        let mut record = self.record.clone();
+        record.spec.mounts = self.mounts.shares();
+        record
     }
 
     /// Ends what is left of a start that was given up or killed; at most a few seconds. Touches nothing
@@ -358,4 +405,12 @@ impl Instance {
     pub fn detach(&self) {
         self.machine.set_on_drop(OnDrop::Detach);
     }
+}
+
+/// Whether both are the same directories at the same places, in any order and over any ports.
+fn same_shares(some: &[Share], others: &[Share]) -> bool {
+    some.len() == others.len()
+        && some
+            .iter()
+            .all(|share| others.iter().any(|other| other.is_like(share)))
 }

@@ -15,6 +15,7 @@ pub mod exit_code;
 pub mod guest_user;
 mod inherited;
 pub mod instance;
+pub mod mounts;
 pub mod other_colima;
 pub mod output;
 pub mod progress;

@@ -7,10 +7,10 @@ use std::{
     path::PathBuf,
 };
 
-use colima_core::{Arch, Bytes, boot::Runtime};
+use colima_core::{Arch, Bytes, boot::Runtime, mounts::MountAccess};
 use serde_json::{Map, Value, json};
 
-use crate::instance::PortReport;
+use crate::{instance::PortReport, mounts::MountHealth};
 
 /// The state of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub struct StatusReport {
     pub disk: Bytes,
     /// The guest's ports on the host; `None` where they are not forwarded.
     pub ports: Option<PortReport>,
+    /// Directories of the host in the guest.
+    pub mounts: Vec<MountHealth>,
 }
 
 /// How much `status` tells people.
@@ -134,6 +136,9 @@ impl StatusReport {
         optional("docker socket", url(self.docker_socket.as_ref()));
         optional("containerd socket", url(self.containerd_socket.as_ref()));
         optional("ports", self.ports.as_ref().and_then(PortReport::brief));
+        for mount in &self.mounts {
+            rows.push(("mount", mount.brief()));
+        }
         if detail == Detail::Extended {
             rows.push(("cpu", self.cpus.to_string()));
             rows.push(("mem", self.memory.to_string()));
@@ -192,6 +197,8 @@ impl StatusReport {
             put("ports", json!(ports.open));
             put("port_conflicts", json!(ports.conflicts));
         }
+        let mounts: Vec<Value> = self.mounts.iter().map(object_of).collect();
+        put("mounts", json!(mounts));
         if !self.problems.is_empty() {
             put("problems", json!(self.problems));
         }
@@ -310,6 +317,39 @@ pub fn port_json(ports: &PortReport) -> String {
     open.chain(conflicts)
         .map(|object| format!("{object}\n"))
         .collect()
+}
+
+/// A table of the directories that are shared, its heading first.
+#[must_use]
+pub fn mount_table(mounts: &[MountHealth]) -> String {
+    let heading = ["HOST", "MACHINE", "ACCESS", "STATE"];
+    let mut rows = vec![heading.map(ToOwned::to_owned)];
+    rows.extend(mounts.iter().map(|mount| {
+        [
+            escaped(&mount.share.location),
+            escaped(&mount.share.guest.path),
+            mount.access_word().to_owned(),
+            mount.state_word().to_owned(),
+        ]
+    }));
+    aligned(&rows)
+}
+
+/// One JSON object per line and directory.
+#[must_use]
+pub fn mount_json(mounts: &[MountHealth]) -> String {
+    let lines = mounts.iter().map(|mount| format!("{}\n", object_of(mount)));
+    lines.collect()
+}
+
+fn object_of(mount: &MountHealth) -> Value {
+    json!({
+        "location": mount.share.location,
+        "mountPoint": mount.share.guest.path,
+        "writable": mount.share.guest.access == MountAccess::ReadWrite,
+        "state": mount.state_word(),
+        "problem": mount.problem,
+    })
 }
 
 /// One JSON object per line and profile.

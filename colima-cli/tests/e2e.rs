@@ -20,6 +20,7 @@ mod e2e {
     pub(crate) mod images;
     pub(crate) mod interrupted;
     pub(crate) mod life;
+    pub(crate) mod mounts;
     pub(crate) mod newcomer;
     pub(crate) mod ports;
     pub(crate) mod process;
@@ -34,7 +35,7 @@ mod e2e {
 use colima_core::Bytes;
 use e2e::{
     another_user, certificates, command_line, containerd, containers, hygiene, images, interrupted,
-    life, newcomer, ports, provision,
+    life, mounts, newcomer, ports, provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
 
     relay(&mut suite);
     published(&mut suite);
+    directories(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
     other_runtime(&mut suite);
@@ -189,6 +191,42 @@ fn published(suite: &mut Suite) {
     );
 }
 
+/// Host directories, still on the first boot.
+fn directories(suite: &mut Suite) {
+    suite.case(
+        "mounts::guest_and_host_see_the_same",
+        mounts::guest_and_host_see_the_same,
+    );
+    suite.case("mounts::containers_have_them", mounts::containers_have_them);
+    suite.case("mounts::host_edits_are_seen", mounts::host_edits_are_seen);
+    suite.case("mounts::read_only_is_so", mounts::read_only_is_so);
+    suite.case(
+        "mounts::a_build_in_the_guest_is_that_of_the_host",
+        mounts::a_build_in_the_guest_is_that_of_the_host,
+    );
+    suite.case(
+        "mounts::a_killed_worker_is_replaced",
+        mounts::a_killed_worker_is_replaced,
+    );
+    suite.case(
+        "mounts::a_killed_daemon_takes_its_workers_along",
+        mounts::a_killed_daemon_takes_its_workers_along,
+    );
+    suite.case(
+        "mounts::a_killed_client_is_replaced",
+        mounts::a_killed_client_is_replaced,
+    );
+    suite.case("mounts::they_come_and_go", mounts::they_come_and_go);
+    suite.case(
+        "mounts::ssh_begins_where_we_are",
+        mounts::ssh_begins_where_we_are,
+    );
+    suite.skip(
+        "mounts::a_git_repository",
+        "the guest has no git, and there is no image with one here",
+    );
+}
+
 /// The verbs, still on the first boot, and its orderly end.
 fn verbs(suite: &mut Suite) {
     suite.case(
@@ -300,6 +338,12 @@ fn lives(suite: &mut Suite) {
         life::a_port_for_ssh(world, &SMALL);
         SMALL.is_inside(world, OTHER_PROFILE);
         life::profiles_are_apart(world);
+    });
+    suite.case("mounts::the_home_is_shared_by_default", |world| {
+        if world.status_of(OTHER_PROFILE).is_none() {
+            SMALL.start(world, OTHER_PROFILE);
+        }
+        mounts::the_home_is_shared_by_default(world);
     });
     suite.case("resources::a_full_disk_is_an_error_inside", |world| {
         resources::a_full_disk_is_an_error_inside(world, &SMALL);

@@ -9,18 +9,22 @@
 //! any number of [`Request::DrainPorts`] on the same stream.
 //!
 //! Versions: the agent accepts [`PROTOCOL_VERSION`] and the one before it, because after a resume the
-//! agent in memory may be older than the program on the host. Version 2 added the two requests about
-//! ports; an agent of version 1 answers them with [`Reply::Failed`].
+//! agent in memory may be older than the program on the host. An older agent answers a request that it
+//! does not know with [`Reply::Failed`]. Version 2 added the two requests about ports, version 3 the three about
+//! mounts.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ports::GuestPort;
+use crate::{
+    mounts::{GuestMount, MountState},
+    ports::GuestPort,
+};
 
 /// The endpoint name of the agent: [`crate::Endpoint::Service`].
 pub const SERVICE: &str = "agent";
 
 /// The version of this protocol.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The longest line either side reads before it gives up, in bytes.
 pub const LONGEST_LINE: usize = 1 << 20;
@@ -68,6 +72,19 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         container: Option<String>,
     },
+    /// Mount a host directory, and say [`Reply::Done`] when it is there; the host serves it already. One
+    /// that is mounted so is fine.
+    Mount {
+        /// What and where.
+        mount: GuestMount,
+    },
+    /// Take a mount away, unless somebody uses it. Answered by [`Reply::Done`], also where it was not there.
+    Unmount {
+        /// Its port.
+        port: u8,
+    },
+    /// Tell the mounts. Answered by [`Reply::Mounts`].
+    Mounts,
 }
 
 /// What the agent answers.
@@ -133,6 +150,11 @@ pub enum Reply {
         /// The ports that the container of the request publishes now.
         container: Vec<GuestPort>,
     },
+    /// The mounts.
+    Mounts {
+        /// By port.
+        mounts: Vec<MountState>,
+    },
 }
 
 #[cfg(test)]
@@ -178,6 +200,26 @@ mod tests {
             serde_json::from_str::<Reply>(text).unwrap(),
             Reply::Hello { protocol: 1, .. }
         ));
+    }
+
+    #[test]
+    fn mounts_on_the_wire() {
+        let request = Request::Mount {
+            mount: GuestMount {
+                port: 1,
+                path: "/home/ada".to_owned(),
+                access: crate::mounts::MountAccess::ReadWrite,
+            },
+        };
+        let text =
+            r#"{"request":"mount","mount":{"port":1,"path":"/home/ada","access":"read_write"}}"#;
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+        let text = r#"{"request":"unmount","port":1}"#;
+        assert_eq!(
+            serde_json::from_str::<Request>(text).unwrap(),
+            Request::Unmount { port: 1 }
+        );
     }
 
     /// A line never exceeds its limit, however long the names are that the agent cuts.

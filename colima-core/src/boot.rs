@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::mounts::GuestMount;
+
 /// Where the initramfs holds the configuration, and where `init` copies it for the agent (under
 /// `/run` of the booted system).
 pub const CONFIG_PATH: &str = "/colima/boot.json";
@@ -80,6 +82,9 @@ pub struct BootConfig {
     /// Scripts to run, in the order of the configuration.
     #[serde(default)]
     pub provision: Vec<Provision>,
+    /// Host directories, parents before what lies in them.
+    #[serde(default)]
+    pub mounts: Vec<GuestMount>,
     /// The host's clock when the configuration was written, nanoseconds since the Unix epoch; 0 leaves
     /// the guest's clock as the machine sets it.
     pub clock_unix_nanos: u64,
@@ -107,6 +112,7 @@ impl BootConfig {
             certificates: Vec::new(),
             registry_files: Vec::new(),
             provision: Vec::new(),
+            mounts: Vec::new(),
             clock_unix_nanos: 0,
         }
     }
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_document_has_no_scripts() {
+    fn an_older_document_lacks_what_came_later() {
         let mut old = serde_json::json!(BootConfig::new("colima", User::first("ada")));
         for newer in [
             "hosts",
@@ -343,6 +349,7 @@ mod tests {
             "ssh_listen",
             "certificates",
             "registry_files",
+            "mounts",
         ] {
             old.as_object_mut().unwrap().remove(newer).unwrap();
         }

@@ -29,6 +29,7 @@ mod edit;
 mod explain;
 mod known_keys;
 mod limits;
+mod mounts;
 mod schema;
 mod spelling;
 mod template;
@@ -41,6 +42,7 @@ pub use edit::{EditConfigError, NewValue, set_values, write_back};
 pub use explain::{Explained, explain};
 pub use known_keys::Standing;
 pub use limits::{InvalidConfig, Limit, Violation};
+pub use mounts::{MountEntry, Mounts, ParseMountError};
 pub use schema::schema;
 pub use template::TEMPLATE;
 
@@ -84,6 +86,8 @@ pub struct Settings {
     pub dns_hosts: Option<BTreeMap<String, String>>,
     /// Scripts that the guest runs at every boot.
     pub provision: Option<Vec<Provision>>,
+    /// Directories of the host in the guest.
+    pub mounts: Option<Mounts>,
     /// Whether sessions in the guest may use the host's ssh agent.
     pub forward_agent: Option<bool>,
     /// Whether the user's ssh configuration includes ours.
@@ -260,6 +264,8 @@ pub struct Config {
     pub dns_hosts: Setting<BTreeMap<String, String>>,
     /// Scripts that the guest runs at every boot.
     pub provision: Setting<Vec<Provision>>,
+    /// Directories of the host in the guest.
+    pub mounts: Setting<Mounts>,
     /// Whether sessions in the guest may use the host's ssh agent; false unless said otherwise.
     pub forward_agent: Setting<bool>,
     /// Whether the user's ssh configuration includes ours; false unless said otherwise: the file is the user's.
@@ -348,6 +354,7 @@ impl Config {
             dns: Setting::choose(layers, |layer| layer.dns.clone(), Vec::new()),
             dns_hosts: Setting::choose(layers, |layer| layer.dns_hosts.clone(), BTreeMap::new()),
             provision: Setting::choose(layers, |layer| layer.provision.clone(), Vec::new()),
+            mounts: Setting::choose(layers, |layer| layer.mounts.clone(), Mounts::default()),
             forward_agent: Setting::choose(layers, |layer| layer.forward_agent, false),
             ssh_config: Setting::choose(layers, |layer| layer.ssh_config, false),
             ssh_port: Setting::choose(

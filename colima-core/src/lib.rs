@@ -8,8 +8,8 @@
 //! * **What a library needs of a guest**: [`Connect`] opens a byte stream to an endpoint on the far
 //!   side, [`Guest`] also runs commands there. `colima-net` and `colima-mount` are written against
 //!   these traits and know nothing of virtual machines.
-//! * **What host and guest say to each other**: [`agent`] (requests, replies, versions), [`ports`]
-//!   (what the guest serves) and [`boot`] (the configuration handed to a guest when it boots).
+//! * **What host and guest say to each other**: [`agent`] (requests, replies, versions), [`ports`], [`mounts`]
+//!   (what the guest serves, and what it is given) and [`boot`] (the configuration handed to a guest when it boots).
 //!
 //! Two features add what only programs around a whole profile need: `config` is `colima.yaml` (read,
 //! merged, checked, edited in place), `runtime` is the text that container runtimes read (the docker
@@ -37,6 +37,7 @@ pub mod boot;
 pub mod config;
 mod connect;
 mod endpoint;
+pub mod mounts;
 pub mod ports;
 mod profile;
 #[cfg(feature = "runtime")]

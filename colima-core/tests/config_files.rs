@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use colima_core::{
     Arch, Bytes,
     boot::{Provision, ProvisionMode},
-    config::{Config, ConfigFile, Layers, PortForwarder, Settings, Standing, Transport, explain},
+    config::{
+        Config, ConfigFile, Layers, MountEntry, Mounts, PortForwarder, Settings, Standing,
+        Transport, explain,
+    },
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -52,6 +55,18 @@ fn every_key_that_is_acted_on() {
                 script: "true".to_owned(),
             },
         ]),
+        mounts: Some(Mounts::These(vec![
+            MountEntry {
+                location: "~/a b".to_owned(),
+                mount_point: None,
+                writable: true,
+            },
+            MountEntry {
+                location: "/data".to_owned(),
+                mount_point: Some("/d".to_owned()),
+                writable: false,
+            },
+        ])),
         forward_agent: Some(true),
         ssh_config: Some(false),
         ssh_port: Some(2222),
@@ -90,6 +105,10 @@ provision:
       touch /a
   - mode: after-boot
     script: \"true\"
+mounts:
+  - location: ~/a b
+    writable: true
+  - {location: /data, mountPoint: /d}
 ";
     assert_eq!(settings(text), expected);
 }
@@ -115,6 +134,17 @@ fn where_ports_appear() {
         "network: {portBind: 80}",
     ] {
         assert!(ConfigFile::parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_list_of_mounts_that_is_missing_is_none() {
+    for text in ["mounts:\n", "mounts: null\n", "mounts: ~\n"] {
+        assert_eq!(settings(text).mounts, Some(Mounts::None), "{text}");
+    }
+    for wrong in ["[{writable: true}]", "[~/src]", "none", "[{location: [a]}]"] {
+        let text = format!("mounts: {wrong}\n");
+        assert!(ConfigFile::parse(&text).is_err(), "{wrong}");
     }
 }
 
@@ -292,9 +322,7 @@ layer: true
 network: {mode: bridged, driver: gvproxy}
 kubernetes:
   enabled: true
-mounts:
-  - location: ~/src
-    writable: true
+mountType: 9p
 ",
     )
     .unwrap();

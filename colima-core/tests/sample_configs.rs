@@ -1,7 +1,7 @@
 //! Files as people have them: they are read, and nothing of their text changes that nobody asked for.
 
 use colima_core::config::{
-    ConfigFile, EditConfigError, NewValue, Settings, set_values, write_back,
+    ConfigFile, EditConfigError, MountEntry, Mounts, NewValue, Settings, set_values, write_back,
 };
 
 macro_rules! samples {
@@ -107,6 +107,11 @@ fn what_flags_say_is_written_into_each() {
         dns: Some(vec!["9.9.9.9".parse().unwrap()]),
         env: [("TZ".to_owned(), "UTC".to_owned())].into(),
         registry_mirrors: Some(vec!["https://m.example".to_owned()]),
+        mounts: Some(Mounts::These(vec![MountEntry {
+            location: "~/it's \"here\"".to_owned(),
+            mount_point: Some("/x".to_owned()),
+            writable: true,
+        }])),
         forward_agent: Some(true),
         ..Settings::default()
     };
@@ -124,6 +129,7 @@ fn what_flags_say_is_written_into_each() {
         let before = ConfigFile::parse(text).unwrap();
         let after = ConfigFile::parse(&edited).unwrap();
         assert_eq!(after.settings.dns, flags.dns, "{name}");
+        assert_eq!(after.settings.mounts, flags.mounts, "{name}");
         assert_eq!(after.settings.env["TZ"], "UTC", "{name}");
         assert_eq!(after.settings.forward_agent, Some(true), "{name}");
         assert_eq!(after.settings.cpus, before.settings.cpus, "{name}");

@@ -2,8 +2,9 @@
 
 mod connection;
 mod file;
+pub(crate) mod recovery;
 
-use std::{future::Future, io};
+use std::{future::Future, io, sync::Weak, time::Duration};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,6 +16,11 @@ use crate::sftp::{
     Request, Statvfs, Target, Update,
 };
 use connection::Connection;
+use recovery::Line;
+pub(crate) use recovery::{
+    Follow,
+    doubt::{Known, Sending},
+};
 
 /// Why a client cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +40,45 @@ pub enum ClientError {
     Stock,
 }
 
-/// A connection to a server. Clones share it.
+/// How long a client that reconnects waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Patience {
+    /// How long operations wait for a connection before they fail with [`Errno::Io`]. When it has been away
+    /// for longer than this, they fail at once.
+    pub operations: Duration,
+    /// How long a new stream may take until it serves; it is dropped then.
+    pub handshake: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            operations: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A client of a server. Clones share its connection.
 ///
-/// When the last clone and the last [`File`] are dropped the stream is closed. When the stream ends
-/// everything that waits, and everything after, fails with [`Errno::NotConnected`].
+/// When the last clone and the last [`File`] are dropped the stream is closed.
+///
+/// * One of [`Client::connect`] ends with its stream: everything that waits, and everything after, fails
+///   with [`Errno::NotConnected`].
+/// * One of [`Client::over`] gets another stream. Files that were open are opened again, and are
+///   [`Errno::Stale`] when they are not there any more, as every open directory is. Requests that were not
+///   answered are sent again if that is no other than once, and those that may have been done already fail
+///   with [`Errno::Io`]; so do all that have waited too long ([`Patience`]).
 #[derive(Clone, Debug)]
 pub struct Client {
-    connection: Connection,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Once(Connection),
+    Again(Line),
 }
 
 impl Client {
@@ -61,19 +99,111 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let connection = Connection::open(stream).await?;
-        Ok(Self { connection })
+        let way = Way::Once(Connection::open(stream).await?);
+        Ok(Self { way })
+    }
+
+    /// As [`Client::over_with`], with the patience of everybody.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn over<D, F, S>(dial: D) -> Result<Self, ClientError>
+    where
+        D: FnMut() -> F + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::over_with(dial, Patience::default()).await
+    }
+
+    /// A client that dials again when its stream is gone. Completes when the first server is there,
+    /// however long that takes.
+    ///
+    /// The future that `dial` gives waits for the next stream to the server; when it fails, it is asked
+    /// for another after a moment, half a second at most. An earlier stream is dropped before. A stream
+    /// has to be new at both ends: what a device keeps of an earlier one is the business of `dial`.
+    ///
+    /// # Errors
+    ///
+    /// There is no SFTP server behind the first stream. Later, and for any other failure, there is
+    /// another try.
+    ///
+    /// # Panics
+    ///
+    /// It is polled outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// The stream is dropped.
+    pub async fn over_with<D, F, S>(dial: D, patience: Patience) -> Result<Self, ClientError>
+    where
+        D: FnMut() -> F + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let way = Way::Again(Line::open(dial, patience).await?);
+        Ok(Self { way })
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        match &self.way {
+            Way::Once(connection) => connection.is_open(),
+            Way::Again(line) => line.is_serving(),
+        }
     }
 
     /// Whether the server has the extensions of this crate.
     #[must_use]
     pub fn has_ours(&self) -> bool {
-        self.connection.has_ours()
+        match &self.way {
+            Way::Once(connection) => connection.has_ours(),
+            Way::Again(line) => line.has_ours(),
+        }
     }
 
-    /// Completes when the stream has ended.
+    /// Completes when the stream has ended; never for a client that gets another.
     pub async fn closed(&self) {
-        self.connection.closed().await;
+        match &self.way {
+            Way::Once(connection) => connection.closed().await,
+            Way::Again(line) => line.closed().await,
+        }
+    }
+
+    /// Completes when there is a connection; `false` when there will be none. Nothing is held meanwhile.
+    pub(crate) fn connected(&self) -> impl Future<Output = bool> + Send + use<> {
+        let (open, line) = match &self.way {
+            Way::Once(connection) => (connection.is_open(), None),
+            Way::Again(line) => (false, Some(line.serving())),
+        };
+        async move {
+            match line {
+                None => open,
+                Some(serving) => serving.await,
+            }
+        }
+    }
+
+    /// Whether it gets another stream when it has lost one.
+    pub(crate) fn recovers(&self) -> bool {
+        matches!(self.way, Way::Again(_))
+    }
+
+    /// Has somebody told when the connection is lost.
+    pub(crate) fn follow(&self, follower: Weak<dyn Follow>) {
+        if let Way::Again(line) = &self.way {
+            line.follow(follower);
+        }
     }
 
     /// Sends a request at once, and gives the reply when it is there. Requests reach the server in the
@@ -91,7 +221,39 @@ impl Client {
         &self,
         request: &Request,
     ) -> impl Future<Output = Result<Reply, Errno>> + Send + use<> {
-        self.connection.call(request)
+        self.call_knowing(request, Known::default())
+    }
+
+    /// As [`Client::call`], with what the names of the request are known to be.
+    pub(crate) fn call_knowing(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> impl Future<Output = Result<Reply, Errno>> + Send + use<> {
+        let answered = match &self.way {
+            Way::Once(connection) => connection.call(request),
+            Way::Again(line) => line.call(request, known),
+        };
+        async move {
+            let reply = answered.await.map_err(|_| Errno::NotConnected)??;
+            match &reply {
+                Reply::Status { status: 0 | 1, .. } => Ok(reply),
+                Reply::Status { .. } => Err(reply.errno().unwrap_or(Errno::Io)),
+                _ => Ok(reply),
+            }
+        }
+    }
+
+    /// As [`Client::command`], with what the names of the request are known to be.
+    pub(crate) async fn command_knowing(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> Result<(), Errno> {
+        match self.call_knowing(request, known).await? {
+            Reply::Status { status: 0, .. } => Ok(()),
+            _ => Err(Errno::BadMessage),
+        }
     }
 
     /// As [`Client::call`], for requests that are answered with a structure.
@@ -100,7 +262,16 @@ impl Client {
     ///
     /// As there, or the answer is none.
     pub async fn ask<T: Field>(&self, request: &Request) -> Result<T, Errno> {
-        match self.call(request).await? {
+        self.ask_knowing(request, Known::default()).await
+    }
+
+    /// As [`Client::ask`], with what is known of the request.
+    pub(crate) async fn ask_knowing<T: Field>(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> Result<T, Errno> {
+        match self.call_knowing(request, known).await? {
             Reply::Extended(mut body) => T::take(&mut body).map_err(|_| Errno::BadMessage),
             _ => Err(Errno::BadMessage),
         }
@@ -112,10 +283,7 @@ impl Client {
     ///
     /// As there, or the answer is something else.
     pub async fn command(&self, request: &Request) -> Result<(), Errno> {
-        match self.call(request).await? {
-            Reply::Status { status: 0, .. } => Ok(()),
-            _ => Err(Errno::BadMessage),
-        }
+        self.command_knowing(request, Known::default()).await
     }
 
     /// The content of a request that is answered with data.
@@ -156,7 +324,8 @@ impl Client {
         flags: OpenFlags,
         creation: Option<Creation>,
     ) -> Result<File, Errno> {
-        let opened = self.open_with(path, flags, creation, 0).await?;
+        let known = Known::default();
+        let opened = self.open_with(path, flags, creation, 0, known).await?;
         Ok(File::new(self.clone(), opened, |_| {}))
     }
 
@@ -166,6 +335,7 @@ impl Client {
         flags: OpenFlags,
         creation: Option<Creation>,
         first: u32,
+        known: Known,
     ) -> Result<Opened, Errno> {
         let path = Bytes::copy_from_slice(path);
         if self.has_ours() {
@@ -175,7 +345,7 @@ impl Client {
                 creation,
                 first,
             };
-            return self.ask(&request).await;
+            return self.ask_knowing(&request, known).await;
         }
         let mut flags = flags;
         let mut attributes = Attributes::default();

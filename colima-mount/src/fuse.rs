@@ -15,7 +15,10 @@ mod adapter;
 mod coherence;
 mod guard;
 mod inodes;
+mod journal;
+mod keeper;
 mod listing;
+mod resumption;
 mod volume;
 
 use std::{
@@ -25,6 +28,8 @@ use std::{
 };
 
 pub use guard::{CloseError, MountGuard};
+pub use keeper::{Keeper, KeeperCloseError};
+pub use resumption::{Serving, resume, resume_for};
 
 use crate::{
     Client,
@@ -72,6 +77,21 @@ pub enum MountError {
         /// What the server said.
         source: io::Error,
     },
+    /// The client ends with its stream, and cannot tell what was done before.
+    #[error("a mount that is resumed needs a client that reconnects")]
+    OneStream,
+    /// What an earlier process has written down is no journal, or spoiled; the mount cannot be resumed.
+    #[error("the journal of the mount cannot be used")]
+    Journal {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The device of the mount cannot be used.
+    #[error("the device of the mount cannot be used")]
+    Device {
+        /// What the system said.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot mount on {path}")]
     Mount {
@@ -99,6 +119,23 @@ pub async fn mount(client: Client, path: impl AsRef<Path>) -> Result<MountGuard,
     mount_with(client, path, MountOptions::default()).await
 }
 
+async fn root_of(client: &Client) -> Result<Metadata, MountError> {
+    if !client.has_ours() {
+        return Err(MountError::Stock);
+    }
+    match client.metadata(b"/").await {
+        Ok(root) if root.kind() == FileKind::Directory => Ok(root),
+        Ok(_) => {
+            let source = Errno::NotADirectory.into();
+            Err(MountError::Root { source })
+        }
+        Err(error) => {
+            let source = error.into();
+            Err(MountError::Root { source })
+        }
+    }
+}
+
 /// As [`mount`], with options.
 ///
 /// # Errors
@@ -117,29 +154,17 @@ pub async fn mount_with(
     path: impl AsRef<Path>,
     options: MountOptions,
 ) -> Result<MountGuard, MountError> {
-    if !client.has_ours() {
-        return Err(MountError::Stock);
-    }
-    let root: Metadata = match client.metadata(b"/").await {
-        Ok(root) if root.kind() == FileKind::Directory => root,
-        Ok(_) => {
-            let source = Errno::NotADirectory.into();
-            return Err(MountError::Root { source });
-        }
-        Err(error) => {
-            let source = error.into();
-            return Err(MountError::Root { source });
-        }
-    };
+    let root = root_of(&client).await?;
     let path = path.as_ref().to_owned();
     let (notices, noted) = mpsc::channel();
     let volume = Arc::new(volume::Volume::new(client.clone(), root, notices));
+    let follower: std::sync::Weak<volume::Volume> = Arc::downgrade(&volume);
+    client.follow(follower);
     let mounting = {
         let (volume, path) = (Arc::clone(&volume), path.clone());
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
-            let session = adapter::mount(volume, runtime, &path, &options)?;
-            let notifier = session.notifier();
+            let (session, notifier) = adapter::mount(volume, runtime, &path, &options)?;
             let guard = MountGuard::new(&path, session, client);
             std::thread::Builder::new()
                 .name("colima-notices".into())

@@ -37,5 +37,5 @@ pub mod fuse;
 pub mod server;
 pub mod sftp;
 
-pub use client::{Client, File};
+pub use client::{Client, File, Patience};
 pub use server::{Access, Root, Server};

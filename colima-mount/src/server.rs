@@ -10,13 +10,14 @@
 //! the same file keep their order ([`Server::serve`]).
 
 mod access;
+mod clients;
 #[cfg(target_os = "linux")]
 pub mod confine;
 mod handles;
 mod listing;
 mod order;
 mod ownership;
-mod path;
+pub(crate) mod path;
 mod protection;
 mod requests;
 mod root;
@@ -91,6 +92,7 @@ pub(crate) struct Share {
     access: Access,
     ownership: Ownership,
     protection: Protection,
+    clients: Arc<clients::Clients>,
 }
 
 /// Why a session ended that was not ended by its client.
@@ -124,6 +126,7 @@ impl Server {
                 access,
                 ownership: Ownership::Host,
                 protection: Protection::default(),
+                clients: Arc::default(),
             }),
             limits: Limits::default(),
         }
@@ -156,6 +159,9 @@ impl Server {
     /// up the runtime. A request waits for earlier ones that touch the same path, its parents, what
     /// lies in it, or the same handle, unless both only look. The runtime needs time, and I/O for
     /// watches.
+    ///
+    /// A client that reconnects is known by its name ([`sftp::CLIENT`](crate::sftp::CLIENT)): its new stream is
+    /// answered when nothing of its earlier one is running any more.
     ///
     /// # Errors
     ///

@@ -53,6 +53,11 @@ pub const MAX_STOCK_PAYLOAD: usize = MAX_STOCK_FRAME - 1024;
 /// The extension that stands for all of ours, and its version.
 pub const OURS: (&[u8], &[u8]) = (b"colima@colima-mount", b"1");
 
+/// The extension by which a client that reconnects is known to its server: it names what differs between
+/// any two clients. What an earlier stream of the same client has begun is finished, or given up, before
+/// a new one is answered.
+pub const CLIENT: &[u8] = b"client@colima-mount";
+
 /// The first packet of each side, the only ones without an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -76,6 +81,13 @@ impl Hello {
     #[must_use]
     pub fn has_ours(&self) -> bool {
         (self.extensions.iter()).any(|(name, data)| (&name[..], &data[..]) == OURS)
+    }
+
+    /// The data of an extension.
+    #[must_use]
+    pub fn extension(&self, name: &[u8]) -> Option<&Bytes> {
+        let mut extensions = self.extensions.iter();
+        extensions.find_map(|(there, data)| (&there[..] == name).then_some(data))
     }
 
     /// The hello as a frame.

@@ -25,8 +25,18 @@ pub(crate) struct Mounted {
     _watchdog: mpsc::Sender<()>,
 }
 
+/// Whether there can be a mount; prints why not.
+pub(crate) fn is_possible(test: &str) -> bool {
+    let possible = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    if !possible {
+        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+        let () = println!("skipped: {test}: needs root and /dev/fuse");
+    }
+    possible
+}
+
 /// A file system that hangs would hang the test for ever.
-fn watchdog() -> mpsc::Sender<()> {
+pub(crate) fn watchdog() -> mpsc::Sender<()> {
     let (alive, gone) = mpsc::channel::<()>();
     std::thread::spawn(move || {
         let limit = Duration::from_secs(300);
@@ -37,16 +47,6 @@ fn watchdog() -> mpsc::Sender<()> {
         }
     });
     alive
-}
-
-/// Whether something can be mounted here; prints why not.
-fn possible(test: &str) -> bool {
-    let possible = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
-    if !possible {
-        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
-        let () = println!("skipped: {test}: needs root and /dev/fuse");
-    }
-    possible
 }
 
 impl Mounted {
@@ -72,7 +72,7 @@ impl Mounted {
         prepare: impl FnOnce(&Path),
         way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
     ) -> Option<(Self, T)> {
-        if !possible(test) {
+        if !is_possible(test) {
             return None;
         }
         let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

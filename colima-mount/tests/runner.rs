@@ -1,13 +1,20 @@
 //! The integration tests of the crate, in one binary.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+mod child_processes;
 mod client_files;
+mod client_recovery;
 #[cfg(target_os = "linux")]
 mod confined;
+mod cut_streams;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod fuse_client_deaths;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_coherence;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_files;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod fuse_server_deaths;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod mounted;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
@@ -23,6 +30,8 @@ mod protection;
 mod server_confinement;
 mod server_differential;
 mod server_sessions;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+mod steady_work;
 mod stock_client;
 #[cfg(target_os = "linux")]
 mod worker;

@@ -5,6 +5,7 @@
 //! own, so that a long `wait_ready` never delays anything else. [`Agent::watch_ports`] tells which ports
 //! the guest serves as that changes.
 
+mod mounts;
 mod ports;
 
 use std::{collections::BTreeMap, io, time::Duration};

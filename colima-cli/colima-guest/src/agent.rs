@@ -16,7 +16,8 @@ mod command;
 mod conversation;
 mod docker_api;
 mod edge;
-mod notify;
+mod mounts;
+pub(crate) mod notify;
 mod port;
 mod ports;
 mod readiness;
@@ -88,7 +89,7 @@ pub fn run(notify_socket: Option<&OsStr>) -> io::Result<Infallible> {
             .as_ref()
             .map_or(Runtime::None, |status| status.runtime);
         let agent = Arc::new(Agent::new(Readiness::watch(status), Ports::of(runtime)));
-        let device = find_port()?;
+        let device = find_port(MUX_PORT_NAME)?;
         let mut port = Port::open(&device).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", device.display()))
         })?;
@@ -118,15 +119,16 @@ where
     }
 }
 
-fn find_port() -> io::Result<std::path::PathBuf> {
+/// The device of the virtio-serial port with this name.
+pub(crate) fn find_port(name: &str) -> io::Result<std::path::PathBuf> {
     let mut devices = Watch::new().map_err(|error| io::Error::other(error.chain()))?;
-    let found = devices.wait(MUX_PORT_NAME, PORT_DEADLINE, || {
-        port::device_of(Path::new(PORTS), MUX_PORT_NAME)
+    let found = devices.wait(name, PORT_DEADLINE, || {
+        port::device_of(Path::new(PORTS), name)
     });
     found.map_err(|error| io::Error::other(error.chain()))
 }
 
 /// One line to the journal.
-fn log(text: &str) {
+pub(crate) fn log(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

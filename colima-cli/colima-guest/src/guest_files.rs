@@ -186,6 +186,50 @@ pub fn provision_unit() -> String {
     )
 }
 
+/// The unit of the mount of one port, its instance. It outlives everything but systemd's final kill, so that what
+/// containers write last arrives.
+#[must_use]
+pub fn mount_unit() -> String {
+    format!(
+        "[Unit]\n\
+         Description=Host directory of port %i\n\
+         DefaultDependencies=no\n\
+         Before={}\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         Type=notify\n\
+         ExecStart={GUEST_PROGRAM} mount %i\n\
+         TimeoutStartSec=60s\n\
+         Restart=on-failure\n\
+         RestartSec=100ms\n\
+         RestartSteps=6\n\
+         RestartMaxDelaySec=5s\n\
+         OOMScoreAdjust=-900\n\
+         TasksMax=infinity\n\
+         LimitNOFILE=65536\n",
+        crate::provision::UNIT
+    )
+}
+
+/// Whether docker starts containers by itself when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarting {
+    /// It does, and they may need what is mounted.
+    Some,
+    /// Whoever starts one is the host, which waits for the mounts itself.
+    None,
+}
+
+/// What is added to every mount's unit: docker waits where it has to.
+#[must_use]
+pub const fn mount_order(restarting: Restarting) -> Option<&'static str> {
+    match restarting {
+        Restarting::Some => Some("[Unit]\nBefore=docker.service\n"),
+        Restarting::None => None,
+    }
+}
+
 /// Units that must not start: those of every runtime that was not asked for, and of all runtimes
 /// when there is no place for their data.
 #[must_use]
@@ -283,6 +327,7 @@ mod tests {
         .map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
         insta::assert_snapshot!(hosts("colima", &Network::default(), &further.into()));
         insta::assert_snapshot!(provision_unit());
+        insta::assert_snapshot!(mount_unit());
         insta::assert_snapshot!(resolv_conf(&Network::default()), @"nameserver 10.0.2.3");
         insta::assert_snapshot!(agent_unit());
         insta::assert_snapshot!(environment(&env()));

@@ -12,6 +12,7 @@ mod handover;
 mod kernel_modules;
 mod network;
 mod rehearsal;
+mod restarting;
 mod root_disk;
 mod root_program;
 
@@ -36,6 +37,7 @@ use crate::{
 };
 use console::Console;
 
+pub(crate) use kernel_modules::load_one as load_module;
 pub use rehearsal::{ROLE as REHEARSAL_ROLE, rehearse};
 pub use root_program::{ROLE, exec_in as exec_in_root};
 
@@ -194,6 +196,9 @@ fn parse_config(text: &[u8]) -> Result<BootConfig, String> {
             "the network's prefix is {} bits long",
             config.network.prefix
         ));
+    }
+    if let Some(mount) = config.mounts.iter().find(|mount| !mount.is_valid()) {
+        return Err(format!("{:?} cannot be mounted", mount.path));
     }
     let host_name = &config.host_name;
     let label = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');

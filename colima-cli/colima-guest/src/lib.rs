@@ -1,4 +1,4 @@
-//! The one program that runs in a Colima guest, in two roles.
+//! The one program that runs in a Colima guest, in three roles.
 //!
 //! * [`init`] is process 1 of the initramfs. It loads the few modules that the disks and the network
 //!   need, finds the disks by their serial numbers, formats the data disk if and only if it is blank,
@@ -6,6 +6,7 @@
 //!   hands over to systemd. It runs once, in order, and is synchronous code.
 //! * [`agent`] is the first service that systemd starts. It serves the multiplexer on a virtio-serial
 //!   port: streams to sockets of the guest, and the [`colima_core::agent`] protocol.
+//! * [`mount`] is a service per host directory: the client of what the host serves on a port of its own.
 //!
 //! The program is static, so that it runs in an initramfs that holds nothing else. A static glibc
 //! program cannot ask the name service, so nothing here resolves a host name or a user name through
@@ -38,6 +39,9 @@ mod error;
 pub mod ext4;
 pub mod guest_files;
 pub mod init;
+pub mod mount;
+mod mount_records;
+mod mount_table;
 pub mod netlink;
 pub mod provision;
 pub mod status;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use colima_guest::{
-    agent, init,
+    agent, init, mount,
     provision::{self, Phase},
 };
 
@@ -29,6 +29,14 @@ fn main() -> ExitCode {
         ["agent"] => {
             let notify_socket = std::env::var_os("NOTIFY_SOCKET");
             report(agent::run(notify_socket.as_deref()).map(never))
+        }
+        [mount::ROLE, port] => {
+            let notify_socket = std::env::var_os("NOTIFY_SOCKET");
+            let port = port.parse().map_err(io::Error::other);
+            report(
+                port.and_then(|port| mount::run(port, notify_socket.as_deref()))
+                    .map(|()| ExitCode::SUCCESS),
+            )
         }
         [provision::ROLE, "early"] => provisioned(Phase::Early),
         [provision::ROLE, "ready"] => provisioned(Phase::Ready),

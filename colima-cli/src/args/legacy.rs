@@ -51,7 +51,7 @@ const FLAGS: &[(&str, Option<char>, Takes, Standing)] = &[
     ("--layer", Some('l'), Switch, DoesNotApply),
     ("--model-runner", None, Value, NotYet),
     ("--mount-inotify", None, Switch, NotYet),
-    ("--mount-type", None, Value, NotYet),
+    ("--mount-type", None, Value, DoesNotApply),
     ("--nested-virtualization", Some('z'), Switch, NotYet),
     ("--network-address", None, Switch, NotYet),
     ("--network-host-addresses", None, Switch, NotYet),

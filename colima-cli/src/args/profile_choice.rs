@@ -3,7 +3,7 @@
 use clap::Args;
 use colima_core::{ParseProfileNameError, ProfileName};
 
-use super::{Cli, ConfigArgs, ConfigVerb, PortArgs, PortVerb, Verb};
+use super::{Cli, ConfigArgs, ConfigVerb, MountArgs, MountVerb, PortArgs, PortVerb, Verb};
 use crate::environment::Environment;
 
 /// The profile as an argument.
@@ -59,7 +59,12 @@ impl Verb {
             Self::Config(ConfigArgs {
                 verb: ConfigVerb::Show(args),
             }) => &args.profile,
+            Self::Mount(MountArgs {
+                verb: MountVerb::List(args),
+            }) => &args.profile,
             Self::Ssh(_)
+            | Self::Mount(_)
+            | Self::MountWorker(_)
             | Self::Config(_)
             | Self::Template(_)
             | Self::Nerdctl(_)

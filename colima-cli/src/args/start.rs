@@ -1,11 +1,12 @@
 //! `start`.
 
 use clap::Args;
-use colima_core::config::{Settings, Standing};
+use colima_core::config::Settings;
 
 use super::{
-    ProfileArg, SettingsArgs,
+    MountArg, ProfileArg, SettingsArgs,
     legacy::{LegacyFlag, LegacyFlags},
+    mount,
 };
 use crate::environment::Environment;
 
@@ -16,6 +17,7 @@ use crate::environment::Environment;
   colima start                            with what colima.yaml says, or the defaults
   colima start --cpus 4 --memory 8        more processors and memory, also for later starts
   colima start work --disk 200GiB         another profile, with a larger disk
+  colima start --mount ~/src:w            with one directory of this host, writable
   colima start --runtime none             a machine without container runtime",
     after_help = "A flag wins over colima.yaml and is written back to it. Sizes without a unit count GiB."
 )]
@@ -28,7 +30,7 @@ pub struct StartArgs {
     #[command(flatten)]
     pub wanted: SettingsArgs,
 
-    /// Host directory to share; only `none` is available yet
+    /// Directory of this host to share, read-only without w; repeatable [default: home and /tmp/colima, writable]
     #[arg(
         short = 'V',
         long,
@@ -82,31 +84,14 @@ impl From<bool> for Activation {
     }
 }
 
-/// A value of `--mount`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MountArg {
-    /// No host directory is shared.
-    None,
-    /// A directory, which cannot be shared yet.
-    NotYet(String),
-}
-
-impl std::str::FromStr for MountArg {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "none" => Self::None,
-            path => Self::NotYet(path.to_owned()),
-        })
-    }
-}
-
 impl StartArgs {
     /// What was typed, as the topmost layer of settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        self.wanted.settings()
+        Settings {
+            mounts: mount::typed(&self.mount),
+            ..self.wanted.settings()
+        }
     }
 
     /// Whether a new profile begins with the user's template.
@@ -124,13 +109,6 @@ impl StartArgs {
     /// The flags of Colima's that were typed and have no effect, to be answered with one line each.
     #[must_use]
     pub fn without_effect(&self) -> Vec<LegacyFlag> {
-        let mut flags = self.legacy.typed.clone();
-        if self.mount.iter().any(|mount| *mount != MountArg::None) {
-            flags.push(LegacyFlag {
-                flag: "--mount",
-                standing: Standing::NotYet,
-            });
-        }
-        flags
+        self.legacy.typed.clone()
     }
 }

@@ -54,6 +54,8 @@ pub(super) async fn run(
         return Err(CommandError::new(ErrorKind::Busy, what).hint("repeat: colima delete"));
     }
     ssh_config::include(context, Naming::Unnamed);
+    // Made by a start without a list of mounts; what somebody has put there stays.
+    let _ = fs::remove_dir(Path::new("/tmp").join(context.profile.instance()));
     remove(&paths.dir)?;
     if args.data {
         remove(&paths.data_dir)?;

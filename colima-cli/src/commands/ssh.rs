@@ -12,6 +12,8 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     control::{Reply, Request},
     exit_code::ExitCode,
+    instance::InstanceRecord,
+    mounts::path_in_guest,
 };
 
 /// Becomes the ssh client, so that its exit code, its signals and its terminal are the user's own.
@@ -34,10 +36,36 @@ pub(super) async fn become_client(
         },
     )
     .await?;
-    if !words.is_empty() {
-        client.arg("--").arg(remote_command(words));
+    match (directory(context), words) {
+        (None, []) => {}
+        (directory, words) => {
+            let line = in_directory(directory.as_deref(), words);
+            client.arg("--").arg(line);
+        }
     }
     Err(failed(&client.exec()))
+}
+
+/// Where we are, as the guest has it; `None` where it has not.
+fn directory(context: &Context<'_>) -> Option<String> {
+    let here = std::env::current_dir().ok()?;
+    let record = InstanceRecord::find(&context.paths.record).ok()??;
+    path_in_guest(&record.spec.mounts, here.to_str()?)
+}
+
+/// One line for the guest's shell: the words, or a shell without any, in a directory if that can be entered.
+fn in_directory(directory: Option<&str>, words: &[String]) -> String {
+    let what = match words {
+        [] => "exec \"$SHELL\" -l".to_owned(),
+        words => remote_command(words),
+    };
+    match directory {
+        Some(directory) => {
+            let directory = remote_command(&[directory.to_owned()]);
+            format!("cd -- {directory} 2>/dev/null; {what}")
+        }
+        None => what,
+    }
 }
 
 /// Runs these words in the guest without a terminal and collects what they print.
@@ -92,6 +120,20 @@ fn remote_command(arguments: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_entered_is_no_reason_to_fail() {
+        let words = ["ls", "a b"].map(str::to_owned);
+        assert_eq!(
+            in_directory(Some("/home/ada/it's"), &words),
+            r"cd -- '/home/ada/it'\''s' 2>/dev/null; 'ls' 'a b'"
+        );
+        assert_eq!(
+            in_directory(Some("/x"), &[]),
+            "cd -- '/x' 2>/dev/null; exec \"$SHELL\" -l"
+        );
+        assert_eq!(in_directory(None, &words), "'ls' 'a b'");
+    }
 
     #[test]
     fn arguments_arrive_whole() {

@@ -24,6 +24,7 @@ pub(super) async fn run(
         record,
         problems,
         ports,
+        mounts,
     } = probe
     else {
         return Err(not_usable(context, probe));
@@ -40,7 +41,8 @@ pub(super) async fn run(
         accelerator: Some(record.accelerator.clone()),
         arch: spec.arch,
         runtime: spec.runtime,
-        mount_type: None,
+        // The one of Colima's words that is true: files over SFTP, made a file system by FUSE.
+        mount_type: (!mounts.is_empty()).then(|| "sshfs".to_owned()),
         ip_address: None,
         docker_socket: (spec.runtime == Runtime::Docker)
             .then(|| context.paths.docker_socket.clone()),
@@ -50,6 +52,7 @@ pub(super) async fn run(
         memory: spec.memory,
         disk: record.data_disk_size,
         ports,
+        mounts,
     };
     let detail = if args.extended {
         Detail::Extended

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{Instance, InstanceRecord, PortReport};
-use crate::command_error::CommandError;
+use crate::{command_error::CommandError, mounts::MountHealth};
 
 /// Each part gets this long to answer; they are asked at once.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -40,29 +40,38 @@ pub enum Probe {
         problems: Vec<String>,
         /// The guest's ports on the host; `None` where they are not forwarded.
         ports: Option<PortReport>,
+        /// Directories of the host in the guest.
+        #[serde(default)]
+        mounts: Vec<MountHealth>,
     },
 }
 
 impl Instance {
     /// Asks machine, agent and runtime whether they work; answers within two seconds.
     pub async fn probe(&self) -> Probe {
-        let (machine, agent, docker) = tokio::join!(
+        let (machine, agent, docker, mounts) = tokio::join!(
             self.probe_machine(),
             self.probe_agent(),
-            self.probe_runtime()
+            self.probe_runtime(),
+            self.mounts.health(&self.agent)
         );
         // When the machine itself is the trouble the others only follow from it.
         let problems = match machine {
             Some(problem) => vec![problem],
             None => {
                 let ports = self.ports.report().and_then(|report| report.trouble);
-                [agent, docker, ports].into_iter().flatten().collect()
+                // A guest whose agent is silent says nothing about its mounts either.
+                let mounts = mounts.iter().filter(|_| agent.is_none());
+                let mounts: Vec<String> = mounts.filter_map(MountHealth::sentence).collect();
+                let parts = [agent, docker, ports].into_iter().flatten();
+                parts.chain(mounts).collect()
             }
         };
         Probe::Running {
-            record: Box::new(self.record.clone()),
+            record: Box::new(self.record_now()),
             problems,
             ports: self.ports.report(),
+            mounts,
         }
     }
 

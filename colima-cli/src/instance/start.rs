@@ -19,7 +19,7 @@ use qemu_img_wrapper::QemuImg;
 
 use super::{
     DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, link,
-    ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
+    mounts::HostMounts, ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
 
@@ -92,6 +92,7 @@ impl Instance {
             .await
             .map_err(|error| failure::machine(&error))?;
         let machine = Arc::new(machine);
+        let mounts = HostMounts::open(&machine, &spec.mounts);
         let carrier = spec.link.carrier;
         let mux = link::open(&machine, paths, &boot.user.name, carrier, ssh_port)?;
         let agent = Agent::new(mux);
@@ -109,6 +110,7 @@ impl Instance {
             begin("installing nerdctl");
             nerdctl.install(&agent).await?;
         }
+        mounts.wait_mounted(&agent, watch).await;
         if scripts {
             begin("running the scripts");
             provision::finish(&agent, watch).await?;
@@ -136,6 +138,7 @@ impl Instance {
             agent,
             relays,
             ports,
+            mounts,
         })
     }
 

@@ -9,11 +9,13 @@ use super::{
 
 /// What an ordinary user has to be able to do. The long form is everything there is, and the image is
 /// built by that user as well.
-const SHORT: [&str; 7] = [
+const SHORT: [&str; 9] = [
     "command_line::first_start",
     "containers::import",
     "containers::run_has_two_streams_and_a_code",
     "command_line::ssh_is_the_hosts_user",
+    "mounts::guest_and_host",
+    "mounts::containers_have_them",
     "hygiene::everything_is_the_owners_alone",
     "command_line::stop",
     "hygiene::delete_leaves_nothing",

@@ -18,9 +18,7 @@ pub(crate) fn first_start(world: &World) {
         .ok();
     world.docker(["context", "use", PREVIOUS_CONTEXT]).ok();
     let started = world
-        .colima([
-            "start", "--cpus", "2", "--memory", "2", "--disk", "10", "--mount", "none",
-        ])
+        .colima(["start", "--cpus", "2", "--memory", "2", "--disk", "10"])
         .ok();
     assert!(started.stdout.is_empty(), "progress is no data: {started}");
     for stage in ["preparing the disks", "booting", "is ready"] {

@@ -90,6 +90,12 @@ pub(crate) fn machines(home: &Path, profile: &str) -> Vec<Process> {
     })
 }
 
+/// What serves a directory to a machine.
+pub(crate) fn workers(location: &str) -> Vec<Process> {
+    let arguments = ["mount-worker", "--", location].map(str::to_owned);
+    matching(|_, command| command.get(1..) == Some(&arguments))
+}
+
 /// Everything that runs for any profile below `home`: daemons, machines, and whatever else they started.
 pub(crate) fn of_home(home: &Path) -> Vec<String> {
     let all = find(home, |command| {
@@ -104,6 +110,10 @@ pub(crate) fn of_home(home: &Path) -> Vec<String> {
 
 /// Processes by their command line; a daemon tells its home only in its environment.
 fn find(home: &Path, wanted: impl Fn(&[String]) -> bool) -> Vec<Process> {
+    matching(|pid, command| wanted(command) && belongs_to(pid, command, home))
+}
+
+fn matching(wanted: impl Fn(u32, &[String]) -> bool) -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let own = std::process::id();
@@ -112,7 +122,7 @@ fn find(home: &Path, wanted: impl Fn(&[String]) -> bool) -> Vec<Process> {
             // Opened before it is looked at: what is found is what is held.
             let process = Process::open(pid)?;
             let command = command_line(pid);
-            (wanted(&command) && belongs_to(pid, &command, home)).then_some(process)
+            wanted(pid, &command).then_some(process)
         })
         .collect()
 }

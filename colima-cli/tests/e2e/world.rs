@@ -90,7 +90,9 @@ impl World {
         self.clear();
         let profile = self.home.join(PROFILE);
         fs::create_dir_all(&profile).expect("the home of the tests can be written");
-        let config = super::provision::config(&self.registry());
+        let shared = super::mounts::config(&self.shared());
+        let config = super::provision::config(&self.registry()) + &shared;
+        super::mounts::prepare(self);
         let templates = self.home.join("_templates");
         fs::create_dir_all(&templates).expect("the home of the tests can be written");
         own(&templates, 0o700);
@@ -105,6 +107,16 @@ impl World {
         let file = profile.join("colima.yaml");
         fs::write(&file, config).expect("a new file");
         own(&file, 0o600);
+    }
+
+    /// The directory of this host that the shared machine has.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.scratch.join("shared")
+    }
+
+    /// The home directory of the host's user, as far as the program is told.
+    pub(crate) fn host_home(&self) -> PathBuf {
+        self.scratch.join("host-home")
     }
 
     /// Deletes the profiles and everything of theirs.
@@ -127,6 +139,8 @@ impl World {
             .env("COLIMA_HOME", &self.home)
             .env("COLIMA_CACHE_HOME", &self.cache)
             .env("DOCKER_CONFIG", &self.docker_config)
+            // Nobody's own home is shared with a machine of the tests.
+            .env("HOME", self.host_home())
             .without_env("COLIMA_PROFILE")
             .without_env("DOCKER_HOST")
             .without_env("DOCKER_CONTEXT")
@@ -183,7 +197,14 @@ impl World {
 
     /// `colima status --json`, `None` where nothing runs.
     pub(crate) fn status(&self) -> Option<serde_json::Value> {
-        let finished = self.colima(["status", "--json"]).finish();
+        self.status_of(PROFILE)
+    }
+
+    /// The same of another profile.
+    pub(crate) fn status_of(&self, profile: &str) -> Option<serde_json::Value> {
+        let finished = self
+            .colima(["status", "--json", "--profile", profile])
+            .finish();
         finished.status.success().then(|| finished.json())
     }
 

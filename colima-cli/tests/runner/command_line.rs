@@ -5,7 +5,10 @@ use colima::{
     args::{Cli, DaemonVerb, ImageVerb, LogSource, StartArgs, Verb},
     environment::Environment,
 };
-use colima_core::{Bytes, config::Settings};
+use colima_core::{
+    Bytes,
+    config::{MountEntry, Mounts, Settings},
+};
 
 fn parse(line: &str) -> Cli {
     let words = std::iter::once("colima").chain(line.split_whitespace());
@@ -68,7 +71,7 @@ fn start_flags_are_settings() {
 #[test]
 fn colimas_other_flags_get_a_line_each() {
     let args = start(
-        "start work -k --kubernetes-version v1 -t vz --mount-type virtiofs --vz-rosetta=false -V /src:w --arch host",
+        "start work -k --kubernetes-version v1 -t vz --mount-type virtiofs --vz-rosetta=false --arch host",
     );
     let lines: Vec<String> = args
         .without_effect()
@@ -77,7 +80,23 @@ fn colimas_other_flags_get_a_line_each() {
         .collect();
     insta::assert_snapshot!(lines.join("\n"));
     assert_eq!(args.profile.name.as_deref(), Some("work"));
-    assert!(start("start --mount none").without_effect().is_empty());
+}
+
+#[test]
+fn mounts_are_what_was_typed() {
+    let mounts = |line: &str| start(line).settings().mounts;
+    assert_eq!(mounts("start"), None);
+    assert_eq!(mounts("start --mount none"), Some(Mounts::None));
+    assert_eq!(mounts("start -V /a --mount none"), Some(Mounts::None));
+    let entry = |location: &str, writable| MountEntry {
+        location: location.to_owned(),
+        mount_point: None,
+        writable,
+    };
+    assert_eq!(
+        mounts("start -V /a:w --mount ~/b"),
+        Some(Mounts::These(vec![entry("/a", true), entry("~/b", false)]))
+    );
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 use colima::{
     instance::{OpenPort, PortReport},
+    mounts::{MountHealth, Share},
     output::{
-        Detail, ListEntry, State, StatusReport, escaped, list_json, list_table, port_json,
-        port_table,
+        Detail, ListEntry, State, StatusReport, escaped, list_json, list_table, mount_json,
+        mount_table, port_json, port_table,
     },
 };
-use colima_core::{Arch, Bytes, boot::Runtime};
+use colima_core::{
+    Arch, Bytes,
+    boot::Runtime,
+    mounts::{GuestMount, MountAccess},
+};
 
 fn report() -> StatusReport {
     StatusReport {
@@ -26,7 +31,26 @@ fn report() -> StatusReport {
         memory: Bytes::gib(2),
         disk: Bytes::gib(100),
         ports: Some(ports()),
+        mounts: mounts(),
     }
+}
+
+fn mounts() -> Vec<MountHealth> {
+    let mount = |location: &str, path: &str, access, problem: Option<&str>| MountHealth {
+        share: Share {
+            location: location.to_owned(),
+            guest: GuestMount {
+                port: 1,
+                path: path.to_owned(),
+                access,
+            },
+        },
+        problem: problem.map(str::to_owned),
+    };
+    vec![
+        mount("/home/ann", "/home/ann", MountAccess::ReadWrite, None),
+        mount("/data\x1b[2J", "/d", MountAccess::ReadOnly, Some("gone\n")),
+    ]
 }
 
 fn ports() -> PortReport {
@@ -95,6 +119,8 @@ fn list_for_programs() {
 
 #[test]
 fn ports_for_people_and_programs() {
+    insta::assert_snapshot!("mount_table", mount_table(&mounts()));
+    insta::assert_snapshot!("mount_json", mount_json(&mounts()));
     insta::assert_snapshot!("port_table", port_table(&ports()));
     insta::assert_snapshot!("port_json", port_json(&ports()));
     let nothing = PortReport::default();

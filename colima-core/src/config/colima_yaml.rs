@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    PortForwarder, Settings, Transport,
+    MountEntry, Mounts, PortForwarder, Settings, Transport,
     document::{Content, Entry, Node},
     known_keys::{Key, ROOT, Role, Standing},
     spelling::nearest,
@@ -200,17 +200,9 @@ impl Reader<'_> {
                     self.other(key, value);
                 }
                 Role::Section(below) => self.section(&key, below, &entry.value),
-                Role::Items(_) if matches!(entry.value.content, Content::Null) => {}
                 Role::Items(below) => {
                     self.items(&key, &entry.value, below);
-                    self.file.settings.provision = Some(self.scripts(&key, &entry.value));
-                }
-                Role::KnownItems(standing, below) => {
-                    let value = entry.value.to_json();
-                    if self.items(&key, &entry.value, below) > 0 {
-                        self.note(entry, key.clone(), value.to_string(), standing);
-                    }
-                    self.other(key, value);
+                    self.list(&key, &entry.value);
                 }
             }
         }
@@ -223,8 +215,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks the keys of a list of maps; how many there are.
-    fn items(&mut self, key: &str, node: &Node, below: &'static [Key]) -> usize {
+    /// Checks the keys of a list of maps.
+    fn items(&mut self, key: &str, node: &Node, below: &'static [Key]) {
         let items = match &node.content {
             Content::List(items) => items.as_slice(),
             Content::Null => &[],
@@ -240,26 +232,56 @@ impl Reader<'_> {
                 }
             }
         }
-        items.len()
     }
 
-    /// The scripts of a list whose keys were looked at. One without text says nothing.
-    fn scripts(&mut self, key: &str, node: &Node) -> Vec<Provision> {
-        let mut scripts = Vec::new();
+    /// A list whose keys were looked at.
+    fn list(&mut self, key: &str, node: &Node) {
         let items = match &node.content {
             Content::List(items) => items.as_slice(),
-            _ => &[],
+            // The one key for which to be empty is to say something: to Colima a missing list is no list.
+            Content::Null if key == "mounts" => {
+                self.file.settings.mounts = Some(Mounts::None);
+                return;
+            }
+            _ => return,
         };
+        match key {
+            "provision" => self.file.settings.provision = Some(self.scripts(key, items)),
+            "mounts" if items.is_empty() => {}
+            "mounts" => {
+                self.file.settings.mounts = Some(Mounts::These(self.mounts(key, items)));
+            }
+            _ => unreachable!("the table of known keys marks {key} as a list that is acted on"),
+        }
+    }
+
+    /// Each has a location.
+    fn mounts(&mut self, key: &str, items: &[Node]) -> Vec<MountEntry> {
+        let mut mounts = Vec::new();
         for item in items {
-            let field = |name: &str| match &item.content {
-                Content::Map(fields) => fields
-                    .iter()
-                    .find(|field| field.key == name)
-                    .map(|field| &field.value)
-                    .filter(|value| !matches!(value.content, Content::Null)),
-                _ => None,
-            };
-            let mode = match field("mode") {
+            let mut word =
+                |name: &str| field(item, name).and_then(|node| self.word(&join(key, name), node));
+            let (location, mount_point) = (word("location"), word("mountPoint"));
+            let writable = field(item, "writable")
+                .and_then(|node| self.truth(&join(key, "writable"), node))
+                .unwrap_or(false);
+            match location {
+                Some(location) => mounts.push(MountEntry {
+                    location,
+                    mount_point,
+                    writable,
+                }),
+                None => self.wrong(item, key, "each takes a location, a directory of this host"),
+            }
+        }
+        mounts
+    }
+
+    /// One without text says nothing.
+    fn scripts(&mut self, key: &str, items: &[Node]) -> Vec<Provision> {
+        let mut scripts = Vec::new();
+        for item in items {
+            let mode = match field(item, "mode") {
                 // Lima's default, which Colima hands on.
                 None => Some(ProvisionMode::System),
                 Some(node) => {
@@ -272,7 +294,8 @@ impl Reader<'_> {
                     mode
                 }
             };
-            let script = field("script").and_then(|node| self.word(&join(key, "script"), node));
+            let script =
+                field(item, "script").and_then(|node| self.word(&join(key, "script"), node));
             if let (Some(mode), Some(script)) = (mode, script) {
                 scripts.push(Provision { mode, script });
             }
@@ -467,6 +490,18 @@ impl Reader<'_> {
         }
         variables
     }
+}
+
+/// What stands below a key of an item; an empty value is none.
+fn field<'n>(item: &'n Node, name: &str) -> Option<&'n Node> {
+    let Content::Map(fields) = &item.content else {
+        return None;
+    };
+    fields
+        .iter()
+        .find(|field| field.key == name)
+        .map(|field| &field.value)
+        .filter(|value| !matches!(value.content, Content::Null))
 }
 
 /// `all`, or one address.

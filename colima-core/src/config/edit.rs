@@ -5,7 +5,7 @@ mod place;
 use std::fmt;
 
 use super::{
-    PortForwarder, Settings, Transport,
+    Mounts, PortForwarder, Settings, Transport,
     document::{Content, Entry, Node},
 };
 use crate::Bytes;
@@ -25,6 +25,8 @@ pub enum NewValue {
     Text(String),
     /// A list of texts, on one line.
     List(Vec<String>),
+    /// Directories, on one line.
+    Mounts(Mounts),
 }
 
 impl NewValue {
@@ -41,6 +43,7 @@ impl NewValue {
                 let said = items.iter().map(|item| item.scalar_text(text));
                 said.eq(new.iter().cloned().map(Some))
             }
+            (Self::Mounts(new), _) => new.to_json() == node.to_json(),
             _ => false,
         }
     }
@@ -50,6 +53,7 @@ impl fmt::Display for NewValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(n) => write!(f, "{n}"),
+            Self::Mounts(mounts) => write!(f, "{mounts}"),
             Self::Truth(value) => write!(f, "{value}"),
             Self::Size(size) => {
                 let text = size.exact();
@@ -133,7 +137,7 @@ pub fn write_back(text: &str, settings: &Settings) -> Result<String, EditConfigE
     let name = |name: Option<&str>| name.map(|name| NewValue::Text(name.to_owned()));
     let dns = settings.dns.as_ref();
     let dns = dns.map(|dns| dns.iter().map(ToString::to_string).collect());
-    let single: [(&[&str], Option<NewValue>); 15] = [
+    let single: [(&[&str], Option<NewValue>); 16] = [
         (&["cpu"], settings.cpus.map(|n| NewValue::Number(n.into()))),
         (&["memory"], size(settings.memory)),
         (&["disk"], size(settings.disk)),
@@ -153,6 +157,7 @@ pub fn write_back(text: &str, settings: &Settings) -> Result<String, EditConfigE
             &["forwardAgent"],
             settings.forward_agent.map(NewValue::Truth),
         ),
+        (&["mounts"], settings.mounts.clone().map(NewValue::Mounts)),
         (&["sshConfig"], settings.ssh_config.map(NewValue::Truth)),
         (
             &["sshPort"],

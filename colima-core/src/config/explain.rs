@@ -38,9 +38,6 @@ pub fn explain(config: &Config, file: &ConfigFile, template: &ConfigFile) -> Vec
                     template,
                 ));
             }
-            Role::KnownItems(standing, _) => {
-                explained.push(without_effect(key, standing, json!([]), file, template));
-            }
             Role::Acted(..) | Role::Items(_) | Role::Section(_) => {
                 explained.extend(in_effect(&key, config));
             }
@@ -121,6 +118,7 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
         "network.portBind" => (json!(config.port_bind.value), config.port_bind.origin),
         "network.dns" => (json!(config.dns.value), config.dns.origin),
         "network.dnsHosts" => (json!(config.dns_hosts.value), config.dns_hosts.origin),
+        "mounts" => (config.mounts.value.to_json(), config.mounts.origin),
         "provision" => (json!(config.provision.value), config.provision.origin),
         "forwardAgent" => (
             json!(config.forward_agent.value),

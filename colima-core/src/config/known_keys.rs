@@ -32,8 +32,6 @@ pub(super) enum Role {
     Section(&'static [Key]),
     /// A list of maps with a fixed set of keys that is read into the settings.
     Items(&'static [Key]),
-    /// The same, and mentioned unless it is empty.
-    KnownItems(Standing, &'static [Key]),
 }
 
 /// The kind of a value.
@@ -99,7 +97,7 @@ impl Default {
 }
 
 use Form::{Choice, Count, Map, Size, Text, Texts, Truth, Variables};
-use Role::{Acted, Items, Known, KnownItems, Section};
+use Role::{Acted, Items, Known, Section};
 use Standing::{DoesNotApply, NotYet};
 
 const fn key(name: &'static str, role: Role, about: &'static str) -> Key {
@@ -212,13 +210,13 @@ pub(super) const ROOT: &[Key] = &[
     ),
     key(
         "mounts",
-        KnownItems(NotYet, MOUNT),
-        "Directories of the host to share.",
+        Items(MOUNT),
+        "Directories of the host to share; none listed are the home directory and /tmp/colima, null is none at all.",
     ),
     key(
         "mountType",
         Known(
-            NotYet,
+            DoesNotApply,
             Choice(&["9p", "sshfs", "virtiofs"]),
             Default::Text("sshfs"),
         ),

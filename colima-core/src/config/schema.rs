@@ -29,7 +29,6 @@ fn property(key: &Key) -> Value {
         Role::Known(standing, form, default) => (value(form), default.to_json(), Some(standing)),
         Role::Section(below) => (section(below), Value::Null, None),
         Role::Items(below) => (items(below), json!([]), None),
-        Role::KnownItems(standing, below) => (items(below), json!([]), Some(standing)),
     };
     let about = key.about;
     schema["description"] = match standing {

@@ -19,7 +19,8 @@ use super::ClientError;
 use crate::{
     server::{ServeError, session},
     sftp::{
-        Errno, Field as _, Frame, Hello, MAX_FRAME, OURS, Opened, Reply, Request, Side, VERSION,
+        CLIENT, Errno, Field as _, Frame, Hello, MAX_FRAME, OURS, Opened, Reply, Request, Side,
+        VERSION,
     },
 };
 
@@ -40,17 +41,74 @@ struct Shared {
 
 #[derive(Debug)]
 struct Waiting {
-    reply: oneshot::Sender<Reply>,
+    reply: oneshot::Sender<Answered>,
     answer: Answer,
 }
 
+/// What comes back of a request.
+pub(crate) type Answered = Result<Reply, Errno>;
+
 /// What a reply leaves behind at the server when nobody takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     /// Nothing.
     Plain,
     /// A handle.
     Opens,
+}
+
+impl Answer {
+    pub(crate) fn of(request: &Request) -> Self {
+        match request {
+            Request::Open { .. } | Request::OpenFile { .. } | Request::Opendir { .. } => {
+                Self::Opens
+            }
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// The handle that an answer leaves behind.
+pub(crate) fn handle_in(reply: Reply, answer: Answer) -> Option<Bytes> {
+    match reply {
+        _ if answer == Answer::Plain => None,
+        Reply::Handle(handle) => Some(handle),
+        Reply::Extended(mut body) => Some(Opened::take(&mut body).ok()?.handle),
+        _ => None,
+    }
+}
+
+/// Exchanges the hellos. Gives whether the server has our extensions.
+pub(crate) async fn shake<R, W>(
+    read: &mut R,
+    write: &mut W,
+    buffer: &mut BytesMut,
+    name: Option<&Bytes>,
+) -> Result<bool, ClientError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let stream_failed = |source| ClientError::Stream { source };
+    let ours = (Bytes::from_static(OURS.0), Bytes::from_static(OURS.1));
+    let name = name.map(|name| (Bytes::from_static(CLIENT), name.clone()));
+    let hello = Hello {
+        version: VERSION,
+        extensions: std::iter::once(ours).chain(name).collect(),
+    };
+    let (head, _) = hello.encode(Side::Client).into_parts();
+    write.write_all(&head).await.map_err(stream_failed)?;
+    write.flush().await.map_err(stream_failed)?;
+    let answer = session::frame(read, buffer, MAX_FRAME).await;
+    let answer = answer.map_err(|error| match error {
+        ServeError::Stream { source } => ClientError::Stream { source },
+        _ => ClientError::NoHello,
+    })?;
+    let Some(answer) = answer else {
+        return Err(stream_failed(std::io::ErrorKind::UnexpectedEof.into()));
+    };
+    let hello = Hello::decode(Side::Server, answer).map_err(|_| ClientError::NoHello)?;
+    Ok(hello.has_ours())
 }
 
 impl Shared {
@@ -64,28 +122,14 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let stream_failed = |source| ClientError::Stream { source };
         let (mut read, mut write) = tokio::io::split(stream);
-        let hello = Hello {
-            version: VERSION,
-            extensions: vec![(Bytes::from_static(OURS.0), Bytes::from_static(OURS.1))],
-        };
-        let (head, _) = hello.encode(Side::Client).into_parts();
-        write.write_all(&head).await.map_err(stream_failed)?;
-        write.flush().await.map_err(stream_failed)?;
         let mut buffer = BytesMut::new();
-        let answer = session::frame(&mut read, &mut buffer, MAX_FRAME).await;
-        let answer = answer.map_err(|error| match error {
-            ServeError::Stream { source } => ClientError::Stream { source },
-            _ => ClientError::NoHello,
-        })?;
-        let hello = Hello::decode(Side::Server, answer.unwrap_or_default())
-            .map_err(|_| ClientError::NoHello)?;
+        let ours = shake(&mut read, &mut write, &mut buffer, None).await?;
 
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Some(HashMap::new())),
             next: AtomicU32::new(0),
-            ours: hello.has_ours(),
+            ours,
         });
         let (outgoing, queue) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(());
@@ -112,21 +156,17 @@ impl Connection {
         self.shared.ours
     }
 
-    pub(crate) async fn closed(&self) {
-        let mut ended = self.ended.clone();
-        while ended.changed().await.is_ok() {}
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.waiting().is_some()
     }
 
-    pub(crate) fn call(
-        &self,
-        request: &Request,
-    ) -> impl Future<Output = Result<Reply, Errno>> + Send + use<> {
-        let answer = match request {
-            Request::Open { .. } | Request::OpenFile { .. } | Request::Opendir { .. } => {
-                Answer::Opens
-            }
-            _ => Answer::Plain,
-        };
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move { while ended.changed().await.is_ok() {} }
+    }
+
+    pub(crate) fn call(&self, request: &Request) -> oneshot::Receiver<Answered> {
+        let answer = Answer::of(request);
         let (reply, answered) = oneshot::channel();
         let mut id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         if let Some(waiting) = self.shared.waiting().as_mut() {
@@ -138,14 +178,7 @@ impl Connection {
             // Sent with the map locked, so that the order of numbers is the order of requests.
             let _ = self.outgoing.send((request.encode(id), ()));
         }
-        async move {
-            let reply = answered.await.map_err(|_| Errno::NotConnected)?;
-            match &reply {
-                Reply::Status { status: 0 | 1, .. } => Ok(reply),
-                Reply::Status { .. } => Err(reply.errno().unwrap_or(Errno::Io)),
-                _ => Ok(reply),
-            }
-        }
+        answered
     }
 }
 
@@ -166,17 +199,11 @@ async fn receive<S: AsyncRead + AsyncWrite>(
             .and_then(|waiting| waiting.remove(&id));
         // The close of an abandoned handle is answered to nobody.
         let Some(waiting) = waiting else { continue };
-        let Err(abandoned) = waiting.reply.send(reply) else {
+        let Err(Ok(abandoned)) = waiting.reply.send(Ok(reply)) else {
             continue;
         };
-        let handle = match abandoned {
-            _ if waiting.answer == Answer::Plain => continue,
-            Reply::Handle(handle) => handle,
-            Reply::Extended(mut body) => match Opened::take(&mut body) {
-                Ok(opened) => opened.handle,
-                Err(_) => continue,
-            },
-            _ => continue,
+        let Some(handle) = handle_in(abandoned, waiting.answer) else {
+            continue;
         };
         if let Some(outgoing) = closing.upgrade() {
             let id = shared.next.fetch_add(1, Ordering::Relaxed);

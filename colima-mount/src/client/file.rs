@@ -54,6 +54,8 @@ struct State {
     ahead: VecDeque<Ahead>,
     /// Where a reader that goes on would read next.
     next: u64,
+    /// Nobody holds it, and it waits by itself for what was written.
+    left: bool,
 }
 
 struct Ahead {
@@ -229,6 +231,12 @@ impl File {
         self.inner.state().ahead.clear();
     }
 
+    /// Has an error told as if a write had failed.
+    #[cfg(all(feature = "fuse", target_os = "linux"))]
+    pub(crate) fn fail(&self, errno: Errno) {
+        self.inner.state().error.get_or_insert(errno);
+    }
+
     /// Whether something that was written is not yet at the server.
     #[must_use]
     pub fn is_behind(&self) -> bool {
@@ -314,7 +322,11 @@ impl Drop for File {
             drop(inner.close());
             return;
         }
-        // Outside of a runtime nobody can wait, and the end of the connection closes the handle.
+        // Once: a runtime that ends drops what it is given. Outside of one nobody can wait, and the end of
+        // the connection closes the handle.
+        if std::mem::replace(&mut self.inner.state().left, true) {
+            return;
+        }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let file = Self { inner };
             runtime.spawn(async move {

@@ -2,17 +2,21 @@
 
 mod answers;
 mod directories;
+mod kept;
+mod notices;
 mod operations;
 mod values;
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use fuser::{Config, INodeNo, MountOption, SessionACL};
+use fuser::{Config, MountOption, SessionACL};
 use tokio::runtime::Handle;
 
-use super::{MountOptions, Who, inodes::Notice, volume::Volume};
+use super::{MountOptions, Who, volume::Volume};
 
-pub(super) use fuser::{BackgroundSession, Notifier};
+pub(super) use fuser::BackgroundSession;
+pub(super) use kept::{mount_kept, resume};
+pub(super) use notices::{Notifier, notify};
 
 /// Mounts, and serves the kernel on threads of its own.
 pub(super) fn mount(
@@ -20,7 +24,7 @@ pub(super) fn mount(
     runtime: Handle,
     path: &Path,
     options: &MountOptions,
-) -> std::io::Result<BackgroundSession> {
+) -> std::io::Result<(BackgroundSession, Notifier)> {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(options.name.clone()),
@@ -30,30 +34,20 @@ pub(super) fn mount(
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
-    config.acl = match options.who {
-        Who::Everybody => SessionACL::All,
-        Who::Owner => SessionACL::Owner,
-    };
+    config.acl = acl(options.who);
     // Threads only take requests over; more than two would wait for each other.
     config.n_threads = Some(2);
     config.clone_fd = true;
     let adapter = Adapter { volume, runtime };
-    fuser::Session::new(adapter, path, &config)?.spawn()
+    let session = fuser::Session::new(adapter, path, &config)?;
+    let notifier = Notifier::of(&session)?;
+    Ok((session.spawn()?, notifier))
 }
 
-/// Tells the kernel what to forget, until there is nobody left who would know.
-///
-/// On a thread of its own: the kernel may keep a notice waiting until requests are answered.
-pub(super) fn notify(notifier: &Notifier, notices: &std::sync::mpsc::Receiver<Notice>) {
-    while let Ok(notice) = notices.recv() {
-        // That the kernel does not know what it is to forget is as good.
-        let _ = match notice {
-            Notice::Name(parent, name) => {
-                notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name))
-            }
-            Notice::Metadata(ino) => notifier.inval_inode(INodeNo(ino), -1, 0),
-            Notice::Content(ino) => notifier.inval_inode(INodeNo(ino), 0, 0),
-        };
+fn acl(who: Who) -> SessionACL {
+    match who {
+        Who::Everybody => SessionACL::All,
+        Who::Owner => SessionACL::Owner,
     }
 }
 

@@ -9,10 +9,10 @@ use super::{
     volume::Volume,
 };
 use crate::sftp::{
-    Change, ChangeSet, Field as _, FileId, FileKind, Metadata, Reply, Request, Version,
+    Change, ChangeSet, Errno, Field as _, FileId, FileKind, Metadata, Reply, Request, Version,
 };
 
-/// Asks for changes for as long as the connection lives and the file system is mounted.
+/// Asks for changes for as long as there may be a connection and the file system is mounted.
 pub(crate) async fn follow(volume: Weak<Volume>) {
     loop {
         // Nothing is held while waiting, so that the last one to go closes the connection.
@@ -22,8 +22,18 @@ pub(crate) async fn follow(volume: Weak<Volume>) {
         else {
             return;
         };
-        let Ok(Reply::Extended(mut body)) = answer.await else {
-            return;
+        let mut body = match answer.await {
+            Ok(Reply::Extended(body)) => body,
+            Err(Errno::NotConnected) => {
+                let Some(again) = volume.upgrade().map(|volume| volume.client.connected()) else {
+                    return;
+                };
+                if again.await {
+                    continue;
+                }
+                return;
+            }
+            _ => return,
         };
         let (Ok(set), Some(volume)) = (ChangeSet::take(&mut body), volume.upgrade()) else {
             return;
@@ -155,10 +165,13 @@ fn lose(inodes: &mut Inodes, directory: FileId) {
     inodes.doubt(parent);
     drop_listing(inodes, parent);
     for (name, child) in inodes.names_in(parent) {
-        inodes.notices.push(Notice::Name(parent, name.clone()));
         match child {
-            None => inodes.unbind(parent, &name),
+            None => {
+                inodes.notices.push(Notice::Name(parent, name.clone()));
+                inodes.unbind(parent, &name);
+            }
             Some(ino) => {
+                inodes.notices.push(Notice::NameDoubted(parent, name));
                 inodes.doubt(ino);
                 inodes.notices.push(Notice::Metadata(ino));
             }

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::journal::{Journal, Record};
 use crate::{
     client::File,
     sftp::{Errno, FileId, FileKind, Metadata, Version},
@@ -73,6 +74,8 @@ pub(crate) struct Entry {
 pub(crate) enum Notice {
     /// A name.
     Name(u64, Bytes),
+    /// That a name needs no question: it is mostly right, and what is mounted there stays.
+    NameDoubted(u64, Bytes),
     /// Metadata.
     Metadata(u64),
     /// Metadata and content, or listing.
@@ -97,6 +100,8 @@ pub(crate) struct Inodes {
     negatives: usize,
     device: u64,
     pub(crate) notices: Vec<Notice>,
+    /// Where it is written down, if somebody is to go on with it.
+    pub(crate) journal: Option<Journal>,
 }
 
 impl Inodes {
@@ -108,10 +113,58 @@ impl Inodes {
             negatives: 0,
             device: root.id.device,
             notices: Vec::new(),
+            journal: None,
         };
         inodes.by_number.insert(ROOT, Inode::new(root));
         inodes.by_id.insert(root.id, ROOT);
         inodes
+    }
+
+    /// What an earlier process has written down.
+    pub(crate) fn restore(root: Metadata, records: &[Record], journal: Journal) -> Self {
+        let mut inodes = Self::new(root);
+        for record in records {
+            match record {
+                Record::Node { ino, id, mode } => {
+                    let known = Metadata {
+                        id: *id,
+                        mode: *mode,
+                        ..Metadata::default()
+                    };
+                    inodes.place(*ino, known);
+                }
+                Record::Bind { parent, name, ino } => inodes.bind(*parent, name, *ino),
+                Record::Unbind { parent, name } => inodes.unbind(*parent, name),
+                Record::Told { ino, times } => inodes.told(*ino, *times),
+                Record::Untold { ino, times } => inodes.untell(*ino, *times),
+                // Of handles, which the journal itself keeps.
+                _ => {}
+            }
+        }
+        inodes.journal = Some(journal);
+        inodes
+    }
+
+    /// All that would have to be written down to restore it.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (ino, inode) in self.by_number.iter().filter(|(ino, _)| **ino != ROOT) {
+            let (ino, times) = (*ino, inode.lookups);
+            let (id, mode) = (inode.id, inode.known.mode);
+            records.push(Record::Node { ino, id, mode });
+            records.push(Record::Told { ino, times });
+            for (parent, name) in &inode.names {
+                let (parent, name) = (*parent, name.clone());
+                records.push(Record::Bind { parent, name, ino });
+            }
+        }
+        records
+    }
+
+    pub(crate) fn note(&mut self, record: impl FnOnce() -> Record) {
+        if let Some(journal) = &mut self.journal {
+            journal.note(&record());
+        }
     }
 
     pub(crate) fn get(&self, ino: u64) -> Result<&Inode, Errno> {
@@ -191,30 +244,46 @@ impl Inodes {
     ) -> Entry {
         let ino = self.by_id(metadata.id).unwrap_or_else(|| {
             let ino = self.number(metadata.id);
-            let mut inode = Inode::new(metadata);
-            // The number was another file's that is gone. The kernel tells the two apart by their
-            // generation, but gives both back by number.
-            if let Some(old) = self.by_number.remove(&ino) {
-                self.by_id.remove(&old.id);
-                inode.lookups = old.lookups;
-                for (parent, name) in old.names {
-                    self.names.remove(&(parent, name));
-                }
-            }
-            self.by_number.insert(ino, inode);
-            self.by_id.insert(metadata.id, ino);
+            self.place(ino, metadata);
             ino
         });
         self.bind(parent, name, ino);
         self.learn(ino, metadata, trust);
-        if let Ok(inode) = self.get_mut(ino) {
-            inode.lookups += 1;
-        }
+        self.told(ino, 1);
         Entry {
             ino,
             metadata,
             name_valid: if trust == Trust::Told { LONG } else { SHORT },
             valid: self.validity(ino, trust),
+        }
+    }
+
+    /// Gives a file a number.
+    fn place(&mut self, ino: u64, metadata: Metadata) {
+        let mut inode = Inode::new(metadata);
+        // The number was another file's that is gone. The kernel tells the two apart by their
+        // generation, but gives both back by number.
+        if let Some(old) = self.by_number.remove(&ino) {
+            self.by_id.remove(&old.id);
+            inode.lookups = old.lookups;
+            for (parent, name) in old.names {
+                self.names.remove(&(parent, name));
+            }
+        }
+        self.by_number.insert(ino, inode);
+        self.by_id.insert(metadata.id, ino);
+        self.note(|| Record::Node {
+            ino,
+            id: metadata.id,
+            mode: metadata.mode,
+        });
+    }
+
+    /// The kernel is told of the inode, so many times more.
+    fn told(&mut self, ino: u64, times: u64) {
+        if let Ok(inode) = self.get_mut(ino) {
+            inode.lookups += times;
+            self.note(|| Record::Told { ino, times });
         }
     }
 
@@ -235,7 +304,9 @@ impl Inodes {
             return;
         };
         inode.lookups = inode.lookups.saturating_sub(times);
-        if inode.lookups > 0 || ino == ROOT {
+        let left = inode.lookups;
+        self.note(|| Record::Untold { ino, times });
+        if left > 0 || ino == ROOT {
             return;
         }
         if let Some(inode) = self.by_number.remove(&ino) {
@@ -263,12 +334,21 @@ impl Inodes {
         if let Ok(inode) = self.get_mut(ino) {
             inode.names.push(key);
         }
+        self.note(|| Record::Bind {
+            parent,
+            name: name.clone(),
+            ino,
+        });
     }
 
     /// Forgets what is known of a name.
     pub(crate) fn unbind(&mut self, parent: u64, name: &Bytes) {
         match self.names.remove(&(parent, name.clone())) {
             Some(Some(ino)) => {
+                self.note(|| Record::Unbind {
+                    parent,
+                    name: name.clone(),
+                });
                 if let Ok(inode) = self.get_mut(ino) {
                     inode
                         .names
@@ -309,6 +389,55 @@ impl Inodes {
         {
             self.doubt(ino);
         }
+    }
+
+    /// Changes may have been missed: nothing that is known of anything can be believed.
+    pub(crate) fn void(&mut self) {
+        for (key, child) in &self.names {
+            let (parent, name) = key.clone();
+            self.notices.push(match child {
+                Some(_) => Notice::NameDoubted(parent, name),
+                None => Notice::Name(parent, name),
+            });
+        }
+        self.names.retain(|_, child| child.is_some());
+        self.negatives = 0;
+        for (ino, inode) in &mut self.by_number {
+            inode.epoch += 1;
+            inode.fresh = None;
+            inode.forget_ahead();
+            // One that is asked for sees the epoch.
+            if inode.watch != Watch::Asked {
+                inode.watch = Watch::Not;
+            }
+            let directory = inode.known.kind() == FileKind::Directory;
+            let content = inode.pages.take().is_some() || (directory && inode.listed);
+            inode.listed = false;
+            self.notices.push(if content {
+                Notice::Content(*ino)
+            } else {
+                Notice::Metadata(*ino)
+            });
+        }
+    }
+
+    /// What a name is by all that is known, for when nobody can be asked.
+    pub(crate) fn remembered(&mut self, parent: u64, name: &Bytes) -> Option<Entry> {
+        let ino = self.named(parent, name).flatten()?;
+        let metadata = self.get(ino).ok()?.known;
+        self.told(ino, 1);
+        Some(Entry {
+            ino,
+            metadata,
+            name_valid: Duration::ZERO,
+            valid: Duration::ZERO,
+        })
+    }
+
+    /// What the file of a name is known to be.
+    pub(crate) fn id_of(&self, parent: u64, name: &Bytes) -> Option<FileId> {
+        let ino = self.named(parent, name).flatten()?;
+        Some(self.get(ino).ok()?.id)
     }
 
     /// Notes metadata of an inode. Pages of another content are dropped.

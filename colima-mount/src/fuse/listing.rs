@@ -13,6 +13,9 @@ use crate::sftp::{DirectoryEntry, Errno, Listing, Reply, Request};
 /// Bytes of names in one answer.
 const BUDGET: u32 = 128 * 1024;
 
+/// Servers in a row that may go away during one request for names.
+const ATTEMPTS: usize = 4;
+
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) ino: u64,
@@ -75,6 +78,25 @@ impl Directory {
     }
 
     async fn more(&mut self, volume: &Volume) -> Result<(), Errno> {
+        let mut listing = self.list(volume).await;
+        for _ in 0..ATTEMPTS {
+            if listing != Err(Errno::Stale) {
+                break;
+            }
+            // The server that had it open is gone; the next one goes on from the same position.
+            self.close(volume);
+            listing = self.list(volume).await;
+        }
+        let listing = listing?;
+        match listing.entries.last() {
+            Some(last) => self.reached = last.cookie,
+            None => self.complete = true,
+        }
+        self.entries.extend(listing.entries);
+        Ok(())
+    }
+
+    async fn list(&mut self, volume: &Volume) -> Result<Listing, Errno> {
         let (path, epoch) = volume.with(|inodes| {
             let epoch = inodes.get(self.ino)?.epoch;
             Ok::<_, Errno>((inodes.path(self.ino), epoch))
@@ -99,13 +121,7 @@ impl Directory {
             from: (self.position == 0 || self.position != self.reached).then_some(self.position),
             budget: BUDGET,
         };
-        let listing: Listing = volume.client.ask(&request).await?;
-        match listing.entries.last() {
-            Some(last) => self.reached = last.cookie,
-            None => self.complete = true,
-        }
-        self.entries.extend(listing.entries);
-        Ok(())
+        volume.client.ask(&request).await
     }
 
     pub(crate) fn close(&mut self, volume: &Volume) {

@@ -1,6 +1,7 @@
 //! The operations of a file system, by number, over a [`Client`].
 
 mod open_files;
+mod resumption;
 
 use std::{
     collections::HashMap,
@@ -17,10 +18,10 @@ use super::{
     inodes::{Entry, Inodes, Notice, Trust, Watch},
 };
 use crate::{
-    client::Client,
+    client::{Client, Follow, Known, Sending},
     sftp::{
-        Creation, Errno, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target, Update,
-        Version, XattrMode,
+        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target,
+        Update, Version, XattrMode,
     },
 };
 
@@ -49,6 +50,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Follow for Volume {
+    fn lost(&self) {
+        self.with(Inodes::void);
+    }
+
+    fn path(&self, id: FileId) -> Option<Bytes> {
+        self.with(|inodes| Some(inodes.path(inodes.by_id(id)?).ok()?.into()))
+    }
+}
+
 impl Volume {
     pub(crate) fn new(client: Client, root: Metadata, notices: Sender<Notice>) -> Self {
         Self {
@@ -71,6 +82,7 @@ impl Volume {
                 let _ = sender.send(notice);
             }
         }
+        inodes.write_down();
         result
     }
 
@@ -127,6 +139,11 @@ impl Volume {
             match answer {
                 Ok(metadata) => Ok(Ok(inodes.found(parent, &name, metadata, trust))),
                 Err(Errno::NotFound) => Ok(Err(inodes.missing(parent, &name, trust))),
+                // Nobody can be asked. If it failed here, the kernel would take what is mounted or worked
+                // in below away; what is done with it then fails all the same.
+                Err(Errno::Io) if !self.client.is_connected() => {
+                    inodes.remembered(parent, &name).map(Ok).ok_or(Errno::Io)
+                }
                 Err(error) => Err(error),
             }
         })
@@ -232,9 +249,15 @@ impl Volume {
         name: Bytes,
         node: NewNode,
         creation: Creation,
+        sending: Sending,
     ) -> Result<Entry, Errno> {
-        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
-        let made = self.client.make(&path, node, creation).await?;
+        let request = Request::Make {
+            path: self.with(|inodes| inodes.path_of(parent, &name))?,
+            node,
+            creation,
+        };
+        let known = Known::new(sending);
+        let made = self.client.ask_knowing(&request, known).await?;
         Ok(self.made(parent, &name, made))
     }
 
@@ -249,11 +272,18 @@ impl Volume {
         })
     }
 
-    pub(crate) async fn link(&self, ino: u64, parent: u64, name: Bytes) -> Result<Entry, Errno> {
+    pub(crate) async fn link(
+        &self,
+        ino: u64,
+        parent: u64,
+        name: Bytes,
+        sending: Sending,
+    ) -> Result<Entry, Errno> {
         self.settle(ino).await;
         let from = self.target(ino)?;
         let to = self.with(|inodes| inodes.path_of(parent, &name))?;
-        let found = self.client.ask(&Request::Link { from, to }).await?;
+        let (link, known) = (Request::Link { from, to }, Known::new(sending));
+        let found = self.client.ask_knowing(&link, known).await?;
         Ok(self.made(parent, &name, found))
     }
 
@@ -262,13 +292,23 @@ impl Volume {
         parent: u64,
         name: Bytes,
         kind: Removed,
+        sending: Sending,
     ) -> Result<(), Errno> {
-        let path = self.with(|inodes| inodes.path_of(parent, &name))?;
+        let (path, first) = self.with(|inodes| {
+            let path = inodes.path_of(parent, &name)?;
+            Ok::<_, Errno>((path, inodes.id_of(parent, &name)))
+        })?;
         let request = match kind {
             Removed::Directory => Request::Rmdir { path },
             Removed::Other => Request::Remove { path },
         };
-        self.client.command(&request).await?;
+        let known = Known {
+            first,
+            ..Known::new(sending)
+        };
+        let removed = self.client.command_knowing(&request, known).await;
+        self.doubt_if_unknown(&removed, &[(parent, &name)]);
+        removed?;
         self.with(|inodes| {
             let gone = inodes.named(parent, &name).flatten();
             let trust = inodes.trust(parent);
@@ -286,16 +326,44 @@ impl Volume {
         from: (u64, Bytes),
         to: (u64, Bytes),
         rename: Rename,
+        sending: Sending,
     ) -> Result<(), Errno> {
-        let (old, new) = self.with(|inodes| {
-            Ok::<_, Errno>((
-                inodes.path_of(from.0, &from.1)?,
-                inodes.path_of(to.0, &to.1)?,
-            ))
+        let (request, known) = self.with(|inodes| {
+            let request = Request::Move {
+                from: inodes.path_of(from.0, &from.1)?,
+                to: inodes.path_of(to.0, &to.1)?,
+                rename,
+            };
+            let known = Known {
+                sending,
+                first: inodes.id_of(from.0, &from.1),
+                second: inodes.id_of(to.0, &to.1),
+            };
+            Ok::<_, Errno>((request, known))
         })?;
-        self.client.rename(&old, &new, rename).await?;
+        let renamed = self.client.command_knowing(&request, known).await;
+        self.doubt_if_unknown(&renamed, &[(from.0, &from.1), (to.0, &to.1)]);
+        renamed?;
         self.with(|inodes| inodes.renamed((from.0, &from.1), (to.0, &to.1), rename));
         Ok(())
+    }
+
+    /// After a failure that may be a success whose answer was lost, nothing is known of the names.
+    fn doubt_if_unknown(&self, result: &Result<(), Errno>, names: &[(u64, &Bytes)]) {
+        if *result != Err(Errno::Io) {
+            return;
+        }
+        self.with(|inodes| {
+            for (parent, name) in names {
+                inodes
+                    .notices
+                    .push(Notice::NameDoubted(*parent, (*name).clone()));
+                inodes.doubt(*parent);
+                if let Some(ino) = inodes.named(*parent, name).flatten() {
+                    inodes.doubt(ino);
+                }
+            }
+        });
     }
 
     pub(crate) async fn space(&self, ino: u64) -> Result<Statvfs, Errno> {
@@ -319,6 +387,7 @@ impl Volume {
         name: Bytes,
         value: Bytes,
         mode: XattrMode,
+        sending: Sending,
     ) -> Result<(), Errno> {
         let target = self.target(ino)?;
         let request = Request::SetXattr {
@@ -327,17 +396,21 @@ impl Volume {
             value,
             mode,
         };
-        let result = self.client.command(&request).await;
+        let known = Known::new(sending);
+        let result = self.client.command_knowing(&request, known).await;
         self.with(|inodes| inodes.doubt(ino));
         result
     }
 
-    pub(crate) async fn remove_xattr(&self, ino: u64, name: Bytes) -> Result<(), Errno> {
+    pub(crate) async fn remove_xattr(
+        &self,
+        ino: u64,
+        name: Bytes,
+        sending: Sending,
+    ) -> Result<(), Errno> {
         let target = self.target(ino)?;
-        let result = self
-            .client
-            .command(&Request::RemoveXattr { target, name })
-            .await;
+        let (request, known) = (Request::RemoveXattr { target, name }, Known::new(sending));
+        let result = self.client.command_knowing(&request, known).await;
         self.with(|inodes| inodes.doubt(ino));
         result
     }

@@ -11,13 +11,15 @@ use tokio::{
 
 use super::{
     Limits, ServeError, Share,
+    clients::Turn,
     handles::{Handles, Room},
     order::{Order, claims},
     requests,
     watches::Watches,
 };
 use crate::sftp::{
-    Code, Errno, Frame, Hello, MAX_FRAME, MAX_STOCK_FRAME, OURS, Reply, Request, Side, VERSION,
+    CLIENT, Code, Errno, Frame, Hello, MAX_FRAME, MAX_STOCK_FRAME, OURS, Reply, Request, Side,
+    VERSION,
 };
 
 /// What the requests of one client share.
@@ -28,6 +30,7 @@ pub(crate) struct Session {
     pub(crate) watches: Watches,
     pub(crate) limits: Limits,
     pub(crate) dialect: Dialect,
+    _turn: Option<Turn>,
 }
 
 /// What the client understands.
@@ -83,12 +86,26 @@ where
     } else {
         Dialect::Stock
     };
+    let (turn, superseded) = match hello.extension(CLIENT) {
+        None => (None, None),
+        Some(name) => {
+            let (turn, superseded) = share.clients.enter(name.clone()).await;
+            (turn, Some(superseded))
+        }
+    };
+    let superseded = async {
+        match superseded {
+            None => std::future::pending().await,
+            Some(superseded) => drop(superseded.await),
+        }
+    };
     let session = Arc::new(Session {
         share: Arc::clone(share),
         handles: Handles::new(limits.handles),
         watches: Watches::new(limits.watches),
         limits,
         dialect,
+        _turn: turn,
     });
     let (replies, outgoing) = mpsc::unbounded_channel();
     let _ = replies.send((greeting().encode(Side::Server), None));
@@ -107,6 +124,7 @@ where
     tokio::select! {
         result = work => result?,
         result = &mut sending => return result,
+        () = superseded => return Ok(()),
     }
     // The client asks nothing more, and gets the rest of its answers if it is still there.
     let _ = sending.await;

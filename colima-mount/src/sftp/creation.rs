@@ -28,6 +28,11 @@ impl OpenFlags {
         self.0 & other.0 == other.0
     }
 
+    /// What of it an open file keeps; the rest is done by the open.
+    pub(crate) fn lasting(self) -> Self {
+        Self(self.0 & (Self::READ.0 | Self::WRITE.0 | Self::APPEND.0))
+    }
+
     /// Whether the open can change anything.
     #[must_use]
     pub fn changes(self) -> bool {

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Agent, command, log, readiness::Outcome};
+use super::{Agent, command, log, mounts, readiness::Outcome};
 
 /// A host that opens a conversation has its request ready.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -96,6 +96,13 @@ async fn answer<S: Hangup>(
             Ok(())
         }
         Request::WatchPorts => tell_ports(talk, agent).await,
+        Request::Mount { mount } => say(talk, &done(mounts::mount(mount).await)).await,
+        Request::Unmount { port } => say(talk, &done(mounts::unmount(port).await)).await,
+        Request::Mounts => {
+            let states = mounts::states().await;
+            let reply = states.map_or_else(|why| failed(&why), |mounts| Reply::Mounts { mounts });
+            say(talk, &reply).await
+        }
         other => {
             say(
                 talk,
@@ -104,6 +111,10 @@ async fn answer<S: Hangup>(
             .await
         }
     }
+}
+
+fn done(result: Result<(), String>) -> Reply {
+    result.map_or_else(|why| failed(&why), |()| Reply::Done)
 }
 
 fn hello() -> Reply {

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Sends `READY=1`; without a socket nobody waits for it.
-pub(super) fn ready(socket: Option<&OsStr>) -> io::Result<()> {
+pub(crate) fn ready(socket: Option<&OsStr>) -> io::Result<()> {
     let Some(path) = socket else { return Ok(()) };
     let address = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

@@ -14,21 +14,22 @@ use std::{
     path::Path,
 };
 
-use colima_core::boot::{
-    BootConfig, CONFIG_PATH, GUEST_PROGRAM, Provision, ProvisionMode, SshListen, User,
+use colima_core::{
+    boot::{BootConfig, CONFIG_PATH, GUEST_PROGRAM, Provision, ProvisionMode, SshListen, User},
+    mounts::GuestMount,
 };
 use rustix::mount::MountFlags;
 
-use super::in_root;
+use super::{in_root, restarting};
 use crate::{
     GuestError,
     accounts::{AccountFiles, with_user},
     guest_files::{
-        DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, agent_unit, environment, hosts,
-        masked_units, provision_unit, resolv_conf, runtime_environment, ssh_port, sudoers,
-        with_block,
+        DataDisk, MASK_DIRECTORY, RUNTIME_ENVIRONMENT, Restarting, agent_unit, environment, hosts,
+        masked_units, mount_order, mount_unit, provision_unit, resolv_conf, runtime_environment,
+        ssh_port, sudoers, with_block,
     },
-    provision,
+    mount_records, provision,
 };
 
 /// Mounts the `/run` that systemd will find.
@@ -96,6 +97,7 @@ pub(super) fn configure(
             0o644,
         )?;
     }
+    write_mounts(sysroot, &units, &config.mounts)?;
     let early = |script: &Provision| script.mode != ProvisionMode::Ready;
     if config.provision.iter().any(early) {
         make_directory(&units.join("multi-user.target.wants"), 0o755)?;
@@ -155,6 +157,38 @@ pub(super) fn configure(
         0o644,
     )?;
     write_user(sysroot, &config.user)
+}
+
+/// Writes the records of mounts, and the units that mount them.
+fn write_mounts(sysroot: &Path, units: &Path, mounts: &[GuestMount]) -> Result<(), GuestError> {
+    write(
+        &units.join("colima-mount@.service"),
+        mount_unit().as_bytes(),
+        0o644,
+    )?;
+    let records = in_root(sysroot, mount_records::DIRECTORY);
+    make_directory(&records, 0o700)?;
+    let restarting = match mounts {
+        [] => Restarting::None,
+        _ => restarting::look(sysroot),
+    };
+    for mount in mounts {
+        let record = serde_json::to_vec(mount).map_err(|error| GuestError::Config {
+            what: error.to_string(),
+        })?;
+        write(&mount_records::record(&records, mount.port), &record, 0o600)?;
+        let unit = mount_records::unit(mount.port);
+        link(
+            "../colima-mount@.service",
+            &units.join("sysinit.target.wants").join(&unit),
+        )?;
+    }
+    if let Some(order) = mount_order(restarting) {
+        let directory = units.join("colima-mount@.service.d");
+        make_directory(&directory, 0o755)?;
+        write(&directory.join("order.conf"), order.as_bytes(), 0o644)?;
+    }
+    Ok(())
 }
 
 fn with_newline(text: &str) -> String {

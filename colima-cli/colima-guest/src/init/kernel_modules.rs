@@ -20,14 +20,14 @@ pub(super) fn load(root: &Path) -> Result<(), GuestError> {
         .map_err(|source| GuestError::ReadFile { path: list, source })?;
     for module in modules(&text) {
         let path = root.join(module.file);
-        insert(&path, module.compression)
-            .map_err(|source| GuestError::LoadModule { path, source })?;
+        load_one(&path).map_err(|source| GuestError::LoadModule { path, source })?;
     }
     Ok(())
 }
 
-fn insert(path: &Path, compression: Compression) -> io::Result<()> {
-    let flags = match compression {
+/// Loads one module; one that is loaded is fine.
+pub(crate) fn load_one(path: &Path) -> io::Result<()> {
+    let flags = match Compression::of(path) {
         Compression::None => 0,
         Compression::Kernel => COMPRESSED,
     };
@@ -50,6 +50,15 @@ enum Compression {
     Kernel,
 }
 
+impl Compression {
+    fn of(file: &Path) -> Self {
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("xz" | "zst" | "gz") => Self::Kernel,
+            _ => Self::None,
+        }
+    }
+}
+
 /// The modules of a list, relative to the root; empty lines and comments are skipped.
 fn modules(text: &str) -> impl Iterator<Item = Module> {
     text.lines()
@@ -57,10 +66,7 @@ fn modules(text: &str) -> impl Iterator<Item = Module> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
             let file = PathBuf::from(line.trim_start_matches('/'));
-            let compression = match file.extension().and_then(|extension| extension.to_str()) {
-                Some("xz" | "zst" | "gz") => Compression::Kernel,
-                _ => Compression::None,
-            };
+            let compression = Compression::of(&file);
             Module { file, compression }
         })
 }

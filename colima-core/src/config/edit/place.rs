@@ -121,7 +121,7 @@ impl Place {
                 splice(text, &(colon..colon), &format!(" {value}"))
             }
             Self::Lines { lines, key } => {
-                let NewValue::List(_) = value else {
+                let (NewValue::List(_) | NewValue::Mounts(_)) = value else {
                     return None;
                 };
                 let old = text.get(lines.clone())?;

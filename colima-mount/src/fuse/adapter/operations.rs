@@ -21,6 +21,7 @@ use super::{
     directories,
     values::{
         attributes, bytes, creation, error, fopen, generation, major_minor, new_time, open_flags,
+        sending,
     },
 };
 use crate::{
@@ -31,31 +32,36 @@ use crate::{
 /// Bytes of one write of the kernel, and of one read.
 const PIECE: u32 = 1024 * 1024;
 
+/// What the kernel is asked for.
+pub(super) fn agree(config: &mut KernelConfig) {
+    for flag in [
+        InitFlags::FUSE_ASYNC_READ,
+        // Not FUSE_ATOMIC_O_TRUNC: with it the kernel asks us to empty a file before it looks whether it
+        // is a program that runs, so that the open fails with ETXTBSY and the program is gone.
+        InitFlags::FUSE_BIG_WRITES,
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_ASYNC_DIO,
+        InitFlags::FUSE_PARALLEL_DIROPS,
+        InitFlags::FUSE_MAX_PAGES,
+        InitFlags::FUSE_CACHE_SYMLINKS,
+        // Pages are dropped when we say so, not when the time of a file changes by our own write.
+        InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+        // The server clears setuid bits when it writes; the kernel need not ask before each write.
+        InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    ] {
+        // An older kernel goes without.
+        let _ = config.add_capabilities(flag);
+    }
+    let _ = config.set_max_write(PIECE);
+    let _ = config.set_max_readahead(PIECE);
+    let _ = config.set_max_background(128);
+    let _ = config.set_congestion_threshold(96);
+    let _ = config.set_time_granularity(Duration::from_nanos(1));
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for flag in [
-            InitFlags::FUSE_ASYNC_READ,
-            // Not FUSE_ATOMIC_O_TRUNC: with it the kernel asks us to empty a file before it looks whether it
-            // is a program that runs, so that the open fails with ETXTBSY and the program is gone.
-            InitFlags::FUSE_BIG_WRITES,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_MAX_PAGES,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            // Pages are dropped when we say so, not when the time of a file changes by our own write.
-            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-            // The server clears setuid bits when it writes; the kernel need not ask before each write.
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-        ] {
-            // An older kernel goes without.
-            let _ = config.add_capabilities(flag);
-        }
-        let _ = config.set_max_write(PIECE);
-        let _ = config.set_max_readahead(PIECE);
-        let _ = config.set_max_background(128);
-        let _ = config.set_congestion_threshold(96);
-        let _ = config.set_time_granularity(Duration::from_nanos(1));
+        agree(config);
         Ok(())
     }
 
@@ -148,8 +154,12 @@ impl Filesystem for Adapter {
             FileKind::BlockDevice => NewNode::BlockDevice { major, minor },
             _ => NewNode::Regular,
         };
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            entry(reply, volume.make(parent.0, name, node, creation).await);
+            entry(
+                reply,
+                volume.make(parent.0, name, node, creation, sending).await,
+            );
         });
     }
 
@@ -163,27 +173,35 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, creation) = (bytes(name), creation(request, mode));
+        let sending = sending(request);
         self.spawn(|volume| async move {
             let made = volume
-                .make(parent.0, name, NewNode::Directory, creation)
+                .make(parent.0, name, NewNode::Directory, creation, sending)
                 .await;
             entry(reply, made);
         });
     }
 
-    fn unlink(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = bytes(name);
-        self.spawn(|volume| async move {
-            empty(reply, volume.remove(parent.0, name, Removed::Other).await);
-        });
-    }
-
-    fn rmdir(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = bytes(name);
+        let sending = sending(request);
         self.spawn(|volume| async move {
             empty(
                 reply,
-                volume.remove(parent.0, name, Removed::Directory).await,
+                volume.remove(parent.0, name, Removed::Other, sending).await,
+            );
+        });
+    }
+
+    fn rmdir(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = bytes(name);
+        let sending = sending(request);
+        self.spawn(|volume| async move {
+            empty(
+                reply,
+                volume
+                    .remove(parent.0, name, Removed::Directory, sending)
+                    .await,
             );
         });
     }
@@ -198,15 +216,19 @@ impl Filesystem for Adapter {
     ) {
         let (name, target) = (bytes(name), bytes(target.as_os_str()));
         let creation = creation(request, 0o777);
+        let sending = sending(request);
         self.spawn(|volume| async move {
             let node = NewNode::Symlink { target };
-            entry(reply, volume.make(parent.0, name, node, creation).await);
+            entry(
+                reply,
+                volume.make(parent.0, name, node, creation, sending).await,
+            );
         });
     }
 
     fn rename(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -224,20 +246,24 @@ impl Filesystem for Adapter {
             return reply.error(error(Errno::Invalid));
         };
         let (from, to) = ((parent.0, bytes(name)), (new_parent.0, bytes(new_name)));
-        self.spawn(|volume| async move { empty(reply, volume.rename(from, to, rename).await) });
+        let sending = sending(request);
+        self.spawn(
+            |volume| async move { empty(reply, volume.rename(from, to, rename, sending).await) },
+        );
     }
 
     fn link(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         ino: INodeNo,
         parent: INodeNo,
         name: &OsStr,
         reply: ReplyEntry,
     ) {
         let name = bytes(name);
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            entry(reply, volume.link(ino.0, parent.0, name).await);
+            entry(reply, volume.link(ino.0, parent.0, name, sending).await);
         });
     }
 
@@ -263,8 +289,12 @@ impl Filesystem for Adapter {
     ) {
         let (name, flags) = (bytes(name), open_flags(flags));
         let creation = creation(request, mode);
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            match volume.create(parent.0, name, flags, creation).await {
+            match volume
+                .create(parent.0, name, flags, creation, sending)
+                .await
+            {
                 Ok((entry, open)) => reply.created(
                     &entry.valid.min(entry.name_valid),
                     &attributes(entry.ino, &entry.metadata),
@@ -298,7 +328,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -309,8 +339,9 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let data = Bytes::copy_from_slice(data);
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            match volume.write(handle.0, offset, &data).await {
+            match volume.write(handle.0, offset, &data, sending).await {
                 Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
                 Err(errno) => reply.error(error(errno)),
             }
@@ -454,7 +485,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -470,8 +501,12 @@ impl Filesystem for Adapter {
             2 => XattrMode::Replace,
             _ => return reply.error(error(Errno::Invalid)),
         };
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            empty(reply, volume.set_xattr(ino.0, name, value, mode).await);
+            empty(
+                reply,
+                volume.set_xattr(ino.0, name, value, mode, sending).await,
+            );
         });
     }
 
@@ -497,16 +532,17 @@ impl Filesystem for Adapter {
         self.spawn(|volume| async move { xattr(reply, size, volume.list_xattr(ino.0).await) });
     }
 
-    fn removexattr(&self, _: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = bytes(name);
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            empty(reply, volume.remove_xattr(ino.0, name).await);
+            empty(reply, volume.remove_xattr(ino.0, name, sending).await);
         });
     }
 
     fn fallocate(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -517,8 +553,14 @@ impl Filesystem for Adapter {
         let Ok(mode) = u32::try_from(mode) else {
             return reply.error(error(Errno::NotSupported));
         };
+        let sending = sending(request);
         self.spawn(|volume| async move {
-            empty(reply, volume.allocate(handle.0, mode, offset, length).await);
+            empty(
+                reply,
+                volume
+                    .allocate(handle.0, mode, offset, length, sending)
+                    .await,
+            );
         });
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fuser::{FileAttr, FileType, FopenFlags, Generation, INodeNo, TimeOrNow};
 
 use crate::{
+    client::Sending,
     fuse::volume::Open,
     sftp::{Creation, Errno, FileKind, Metadata, NewTime, OpenFlags, Owner, Timestamp},
 };
@@ -149,6 +150,16 @@ pub(super) fn fopen(flags: OpenFlags, open: Open) -> FopenFlags {
         fopen |= FopenFlags::FOPEN_NOFLUSH;
     }
     fopen
+}
+
+/// Whether the kernel asks again what a process has read that is no more: `FUSE_UNIQUE_RESEND` of
+/// linux/fuse.h.
+pub(super) fn sending(request: &fuser::Request) -> Sending {
+    if u64::from(request.unique()) >> 63 == 1 {
+        Sending::Again
+    } else {
+        Sending::First
+    }
 }
 
 pub(super) fn creation(request: &fuser::Request, mode: u32) -> Creation {

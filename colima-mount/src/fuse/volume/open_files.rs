@@ -6,12 +6,13 @@ use bytes::Bytes;
 
 use super::{Volume, lock};
 use crate::{
-    client::File,
+    client::{File, Known, Sending},
     fuse::{
         inodes::{Entry, Notice, Trust},
+        journal::Record,
         listing::Directory,
     },
-    sftp::{Creation, Errno, OpenFlags, Opened, Request, Version, Written},
+    sftp::{Creation, Errno, OpenFlags, Opened, Reply, Request, Version, Written},
 };
 
 /// Bytes that come with an open, in the hope that the file has no more.
@@ -20,6 +21,8 @@ const FIRST: u32 = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     File(Arc<File>, u64),
+    /// A file that could not be had again.
+    Lost,
     Directory(Arc<tokio::sync::Mutex<Directory>>),
 }
 
@@ -32,15 +35,17 @@ pub(crate) struct Open {
 }
 
 impl Volume {
-    fn hold(&self, held: Held) -> u64 {
+    fn hold(&self, held: Held, record: impl FnOnce(u64) -> Record) -> u64 {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.handles).insert(handle, held);
+        self.with(|inodes| inodes.note(|| record(handle)));
         handle
     }
 
     pub(super) fn file(&self, handle: u64) -> Result<(Arc<File>, u64), Errno> {
         match lock(&self.handles).get(&handle) {
             Some(Held::File(file, ino)) => Ok((Arc::clone(file), *ino)),
+            Some(Held::Lost) => Err(Errno::Io),
             _ => Err(Errno::BadHandle),
         }
     }
@@ -58,6 +63,7 @@ impl Volume {
     /// Drops a handle. What was written is at the server already: every close flushes.
     pub(crate) fn release(&self, handle: u64) {
         let held = lock(&self.handles).remove(&handle);
+        self.with(|inodes| inodes.note(|| Record::Release { handle }));
         if let Some(Held::File(file, ino)) = held {
             drop(file);
             self.with(|inodes| {
@@ -81,7 +87,19 @@ impl Volume {
         }
     }
 
-    fn keep_file(self: &Arc<Self>, ino: u64, opened: Opened) -> (u64, bool) {
+    fn keep_file(self: &Arc<Self>, ino: u64, opened: Opened, flags: OpenFlags) -> (u64, bool) {
+        let (file, keep) = self.file_of(ino, opened);
+        let flags = flags.lasting();
+        let handle = self.hold(Held::File(file, ino), |handle| Record::Open {
+            handle,
+            ino,
+            flags,
+        });
+        (handle, keep)
+    }
+
+    /// Begins to use what was opened. Gives whether the kernel's pages are still right.
+    pub(super) fn file_of(self: &Arc<Self>, ino: u64, opened: Opened) -> (Arc<File>, bool) {
         let metadata = opened.metadata;
         let volume = Arc::downgrade(self);
         let file = Arc::new(File::new(self.client.clone(), opened, move |written| {
@@ -100,7 +118,7 @@ impl Volume {
             inode.files.push(Arc::downgrade(&file));
             keep
         });
-        (self.hold(Held::File(file, ino)), keep)
+        (file, keep)
     }
 
     /// A write of the client itself was done.
@@ -147,13 +165,16 @@ impl Volume {
             let wanted = !cached && !flags.changes() && inode.known.size > 0;
             Ok::<_, Errno>((inodes.path(ino), inode.id, if wanted { FIRST } else { 0 }))
         })?;
-        let opened = self.client.open_with(&path?, flags, None, first).await?;
+        let opened = self
+            .client
+            .open_with(&path?, flags, None, first, Known::default())
+            .await?;
         if opened.metadata.id != id {
             drop(File::new(self.client.clone(), opened, |_| {}));
             return Err(Errno::Stale);
         }
         let metadata = opened.metadata;
-        let (handle, keep) = self.keep_file(ino, opened);
+        let (handle, keep) = self.keep_file(ino, opened, flags);
         if flags.has(OpenFlags::TRUNCATE) {
             self.with(|inodes| inodes.learn(ino, metadata, Trust::Guess));
         }
@@ -166,14 +187,15 @@ impl Volume {
         name: Bytes,
         flags: OpenFlags,
         creation: Creation,
+        sending: Sending,
     ) -> Result<(Entry, Open), Errno> {
         let path = self.with(|inodes| inodes.path_of(parent, &name))?;
         let opened = self
             .client
-            .open_with(&path, flags, Some(creation), 0)
+            .open_with(&path, flags, Some(creation), 0, Known::new(sending))
             .await?;
         let entry = self.made(parent, &name, opened.metadata);
-        let (handle, keep) = self.keep_file(entry.ino, opened);
+        let (handle, keep) = self.keep_file(entry.ino, opened, flags);
         Ok((entry, Open { handle, keep }))
     }
 
@@ -188,8 +210,15 @@ impl Volume {
         file.read_at(offset, length).await
     }
 
-    pub(crate) async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    pub(crate) async fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        sending: Sending,
+    ) -> Result<(), Errno> {
         let (file, ino) = self.file(handle)?;
+        self.begin_write(handle, sending)?;
         // What others that are open have read ahead is old now.
         self.with(|inodes| {
             if let Ok(inode) = inodes.get(ino) {
@@ -200,13 +229,20 @@ impl Volume {
     }
 
     pub(crate) async fn flush(&self, handle: u64) -> Result<(), Errno> {
-        self.file(handle)?.0.flush().await
+        let (file, _) = self.file(handle)?;
+        let writes = self.writes(handle);
+        let result = file.flush().await;
+        self.flushed(handle, writes);
+        result
     }
 
     pub(crate) async fn sync(&self, handle: u64) -> Result<(), Errno> {
         let (file, ino) = self.file(handle)?;
         self.settle(ino).await;
-        file.sync().await
+        let writes = self.writes(handle);
+        let result = file.sync().await;
+        self.flushed(handle, writes);
+        result
     }
 
     pub(crate) async fn allocate(
@@ -215,6 +251,7 @@ impl Volume {
         mode: u32,
         offset: u64,
         length: u64,
+        sending: Sending,
     ) -> Result<(), Errno> {
         let (file, ino) = self.file(handle)?;
         self.settle(ino).await;
@@ -225,7 +262,8 @@ impl Volume {
             length,
         };
         file.forget_ahead();
-        let result = self.client.command(&request).await;
+        let known = Known::new(sending);
+        let result = self.client.command_knowing(&request, known).await;
         self.with(|inodes| {
             if let Ok(inode) = inodes.get_mut(ino) {
                 inode.pages = None;
@@ -248,23 +286,29 @@ impl Volume {
         let directory = Directory::new(ino);
         let held = Held::Directory(Arc::new(tokio::sync::Mutex::new(directory)));
         Ok(Open {
-            handle: self.hold(held),
+            handle: self.hold(held, |handle| Record::OpenDirectory { handle, ino }),
             keep,
         })
     }
 
     pub(crate) async fn sync_directory(&self, ino: u64) -> Result<(), Errno> {
-        let path = self.with(|inodes| inodes.path(ino))?.into();
-        match self.client.call(&Request::Opendir { path }).await? {
-            crate::sftp::Reply::Handle(handle) => {
-                let fsync = Request::Fsync {
-                    handle: handle.clone(),
-                };
-                let result = self.client.command(&fsync).await;
-                drop(self.client.call(&Request::Close { handle }));
-                result
+        // The directory is opened again when the server that had it open is gone.
+        const ATTEMPTS: usize = 4;
+        let mut result = Err(Errno::Io);
+        for _ in 0..ATTEMPTS {
+            let path = self.with(|inodes| inodes.path(ino))?.into();
+            let Reply::Handle(handle) = self.client.call(&Request::Opendir { path }).await? else {
+                return Err(Errno::BadMessage);
+            };
+            let fsync = Request::Fsync {
+                handle: handle.clone(),
+            };
+            result = self.client.command(&fsync).await;
+            drop(self.client.call(&Request::Close { handle }));
+            if result != Err(Errno::Stale) {
+                break;
             }
-            _ => Err(Errno::BadMessage),
         }
+        result
     }
 }
