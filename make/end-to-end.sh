@@ -8,8 +8,8 @@ export COLIMA_SKIPPED=$target/skipped.txt
 skip() { printf '%s\n' "$1" >>"$COLIMA_SKIPPED"; }
 
 # What shows that machines work over ssh as well, in the short form; the long form is everything.
-over_ssh=(command_line::first_start containers::run_has containers::exec_sees streams::fifty ports::published
-    ports::datagrams command_line::ssh_passes hygiene::nobody_listens life::a_killed_daemon command_line::stop)
+over_ssh=(command_line::first_start containers::run_has containers::exec_sees streams::fifty ports::datagrams
+    ports::servers_of command_line::ssh_passes hygiene::nobody_listens life::a_killed_daemon command_line::stop)
 
 # end_to_end FORM LOG [TRANSPORT [CASE...]]: FORM is `short` or `long`; what is printed is appended to LOG.
 end_to_end() {
