@@ -99,7 +99,7 @@ impl Mounted {
 
     /// Mounts a directory that a process of another user serves, with owners kept beside the files.
     pub(crate) fn by_worker(test: &str, worker: &Worker) -> Option<Self> {
-        if !possible(test) {
+        if !is_possible(test) {
             return None;
         }
         let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

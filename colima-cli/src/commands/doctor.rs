@@ -219,9 +219,11 @@ async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
         Ok(Probe::Stopped) => (ProfileSeen::Stopped, None),
         Ok(Probe::Running {
             record,
-            problems,
+            mut problems,
             ports,
+            mounts,
         }) => {
+            problems.extend(mounts.into_iter().filter_map(|mount| mount.problem));
             let conflicts = ports.map_or_else(Vec::new, |ports| ports.conflicts);
             let seen = ProfileSeen::Running {
                 problems,

@@ -314,9 +314,8 @@ impl Shared {
         let mut receiving = pin!(self.receive(&mut read, buffer));
         let serves = tokio::time::timeout(patience.handshake, self.served());
         let serves = async {
-            match serves.await {
-                Ok(()) => std::future::pending().await,
-                Err(_) => (),
+            if serves.await.is_ok() {
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
