@@ -96,6 +96,8 @@ fn a_role_in_another_test() {
         "work" => crate::steady_work::work(stream, &place),
         #[cfg(all(feature = "fuse", target_os = "linux"))]
         "mount" => crate::fuse_client_deaths::serve_the_kernel(stream, &place),
+        #[cfg(all(feature = "fuse", target_os = "linux"))]
+        "unflushed" => crate::fuse_client_deaths::write_without_flush(stream, &place),
         role => unreachable!("{role}"),
     }
 }
