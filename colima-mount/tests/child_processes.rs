@@ -54,6 +54,11 @@ impl Helper {
         Self { child, stream }
     }
 
+    /// Kills the process, and does not wait until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// Sends a word of one byte.
     pub(crate) fn tell(&mut self, word: u8) {
         self.stream.write_all(&[word]).unwrap();

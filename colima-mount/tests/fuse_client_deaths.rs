@@ -92,7 +92,8 @@ fn a_mount_outlives_the_processes_that_serve_it() {
     let mut killed = 0;
     while more(killed, began) {
         work.ask(b'p');
-        drop(serving);
+        // It may be gone only when the next one has answered what it waits for in the kernel.
+        serving.kill();
         killed += 1;
         serving = start(&keeper, place.path());
         // Through the bind mount, which is alive.
@@ -116,13 +117,14 @@ fn what_was_not_flushed_is_told_by_the_next_process() {
     let at = |name: &str| mountpoint(place.path()).join(name);
     fs::write(share(place.path()).join("gone"), "gone").unwrap();
     let keeper = Keeper::mount(at(""), &MountOptions::default()).unwrap();
-    let first = start(&keeper, place.path());
+    let mut first = start(&keeper, place.path());
     // In a process that starts no other meanwhile: this one has to let go of nothing of the mount.
     let mut user = Helper::start("unflushed", place.path());
     user.hear(b'w');
     fs::remove_file(share(place.path()).join("gone")).unwrap();
-    drop(first);
+    first.kill();
     let second = start(&keeper, place.path());
+    drop(first);
     user.ask(b'c');
     drop(user);
     keeper.close().unwrap();
