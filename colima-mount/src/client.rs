@@ -40,7 +40,7 @@ pub enum ClientError {
     Stock,
 }
 
-/// How long a client that reconnects waits.
+/// How long a client that reconnects waits, and who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Patience {
@@ -49,6 +49,10 @@ pub struct Patience {
     pub operations: Duration,
     /// How long a new stream may take until it serves; it is dropped then.
     pub handshake: Duration,
+    /// The name by which a server knows the client: it answers a new stream when nothing that an earlier one of
+    /// the name has begun is running any more. Processes that follow each other have the same; `None` is a
+    /// random one.
+    pub client: Option<u128>,
 }
 
 impl Default for Patience {
@@ -56,6 +60,7 @@ impl Default for Patience {
         Self {
             operations: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
+            client: None,
         }
     }
 }

@@ -54,6 +54,11 @@ impl Helper {
         Self { child, stream }
     }
 
+    /// Kills the process, and does not wait until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// Sends a word of one byte.
     pub(crate) fn tell(&mut self, word: u8) {
         self.stream.write_all(&[word]).unwrap();
@@ -96,6 +101,8 @@ fn a_role_in_another_test() {
         "work" => crate::steady_work::work(stream, &place),
         #[cfg(all(feature = "fuse", target_os = "linux"))]
         "mount" => crate::fuse_client_deaths::serve_the_kernel(stream, &place),
+        #[cfg(all(feature = "fuse", target_os = "linux"))]
+        "unflushed" => crate::fuse_client_deaths::write_without_flush(stream, &place),
         role => unreachable!("{role}"),
     }
 }

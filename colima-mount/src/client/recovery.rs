@@ -107,7 +107,7 @@ impl Line {
         let mut dialing = Dialing {
             dial,
             patience,
-            name: name(),
+            name: name(patience.client),
             delay: Duration::ZERO,
         };
         let (stream, ours) = loop {
@@ -186,7 +186,10 @@ fn now() -> std::time::Instant {
 }
 
 /// A name for the client, by which a server knows its earlier streams. No secret.
-fn name() -> Bytes {
+fn name(given: Option<u128>) -> Bytes {
+    if let Some(given) = given {
+        return Bytes::copy_from_slice(&given.to_be_bytes());
+    }
     let random = || std::hash::RandomState::new().build_hasher().finish();
     [random().to_be_bytes(), random().to_be_bytes()]
         .concat()

@@ -56,8 +56,9 @@ impl MountGuard {
         &self.path
     }
 
-    /// Completes when the connection to the server has ended. The mount stays: everything that needs
-    /// the server fails with `ENOTCONN` from then on.
+    /// Completes when the connection to the server has ended; never for a client that gets another
+    /// ([`Client::over`]). The mount stays: everything that needs the server fails with `ENOTCONN` from
+    /// then on.
     pub async fn disconnected(&self) {
         self.client.closed().await;
     }

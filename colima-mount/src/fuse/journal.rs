@@ -243,7 +243,8 @@ fn whole_records(bytes: &Bytes) -> Result<(Vec<Record>, usize), Malformed> {
     while let Some(length) = bytes[at..].first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
         let end = at + 4 + length;
-        if end > bytes.len() {
+        // Behind a gap is what a process wrote anew and had no time to point to.
+        if length == 0 || end > bytes.len() {
             break;
         }
         records.push(Record::take(&mut bytes.slice(at + 4..end))?);

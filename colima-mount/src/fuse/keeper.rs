@@ -14,7 +14,13 @@ use super::{MountError, MountOptions, adapter, journal};
 ///
 /// It serves nothing by itself: give [`Keeper::device`] and [`Keeper::journal`] to a process that calls
 /// [`resume`](super::resume), and to another one when that process has died. What the kernel asks meanwhile
-/// waits. When the keeper's process dies while no other has the device, the mount is dead; it has to be
+/// waits.
+///
+/// Start the next process when the first thread of one has ended or been killed, and reap that one
+/// afterwards: a thread that was just telling the kernel of a change may wait there for a lock of somebody
+/// whom only the next process answers. `waitpid` does not return before that; a pidfd of the thread
+/// (`PIDFD_THREAD`, Linux 6.9) is told at once.
+/// When the keeper's process dies while no other has the device, the mount is dead; it has to be
 /// unmounted and mounted anew then.
 ///
 /// * Dropping it takes the mount away at once.

@@ -450,3 +450,6 @@ fn is_rename(request: &Request) -> bool {
         Request::Move { .. } | Request::Rename { .. } | Request::PosixRename { .. }
     )
 }
+
+#[cfg(test)]
+mod model;
