@@ -38,6 +38,7 @@ needed_for_testing() {
         'mkfs.btrfs btrfs-progs' \
         'mkfs.vfat dosfstools' \
         'sgdisk gdisk' \
+        'pkill procps' \
         'lftp lftp' \
         'curl curl'
 }
