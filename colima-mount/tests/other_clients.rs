@@ -570,15 +570,18 @@ fn rclone_does_its_hundred_steps() {
 }
 
 fn by_python(test: &str, library: &str) {
-    let known = Command::new("python3")
-        .args(["-c", &format!("import {library}")])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !known {
+    // The packages are for the system's, which may not be the first in the path.
+    let python = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        Command::new(python)
+            .args(["-c", &format!("import {library}")])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    });
+    let Some(python) = python else {
         #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
         let () = println!("skipped: {test}: no {library} (package python3-{library})");
         return;
-    }
+    };
     run(test, "python3", Modes::Set, |host, steps| {
         let mut lines = String::new();
         for step in steps {
@@ -596,7 +599,7 @@ fn by_python(test: &str, library: &str) {
         }
         fs::write(host.here.path().join("steps"), lines).unwrap();
         let output = host
-            .client("python3")
+            .client(python)
             .args([
                 "-W",
                 "ignore",
