@@ -23,6 +23,7 @@ mod protection;
 mod server_confinement;
 mod server_differential;
 mod server_sessions;
+mod sshd;
 mod stock_client;
 #[cfg(target_os = "linux")]
 mod worker;
