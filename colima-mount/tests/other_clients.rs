@@ -6,15 +6,12 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{Arc, Mutex},
 };
 
-use colima_mount::{Access, Root, Server};
-
-use crate::peers;
+use crate::sshd::{Host, text};
 
 /// What is done, with paths on the server, which are absolute, and names in the directory of the client.
 #[derive(Debug)]
@@ -115,173 +112,28 @@ fn found(share: &Path) -> Tree {
     tree
 }
 
-/// An sshd whose subsystem is our server; it ends with this.
-struct Host {
-    share: tempfile::TempDir,
-    /// Keys and settings.
-    keys: tempfile::TempDir,
-    /// Where the client works.
-    here: tempfile::TempDir,
-    port: u16,
-    user: String,
-    sshds: Arc<Mutex<Vec<std::process::Child>>>,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for sshd in &mut *self.sshds.lock().unwrap() {
-            // It may have ended with its connection.
-            let _ = sshd.kill();
-            let _ = sshd.wait();
+/// Looks at what a client has done.
+fn check(host: &Host, steps: &[Step], modes: Modes) {
+    let (mut found, mut expected) = (found(host.share.path()), expected(steps));
+    for (path, entry) in &mut found {
+        let wanted = expected.get(path).and_then(Option::as_ref);
+        let given = wanted.is_some_and(|(mode, _)| *mode != 0) && modes == Modes::Set;
+        if let (Some((mode, _)), false) = (entry, given) {
+            *mode = 0;
         }
     }
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-impl Host {
-    /// Why there is none, or one.
-    fn new() -> Result<Self, String> {
-        let program = std::env::var_os("COLIMA_TEST_SSHD");
-        let program = program.map_or("/usr/sbin/sshd".into(), PathBuf::from);
-        if !program.exists() || !Path::new("/bin/bash").exists() {
-            return Err("no sshd (package openssh-server) or bash".into());
-        }
-        let (share, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let here = tempfile::tempdir().unwrap();
-        fs::write(here.path().join("small"), small()).unwrap();
-        fs::write(here.path().join("large"), large()).unwrap();
-        let at = |name: &str| keys.path().join(name);
-        // What every client of every age knows.
-        for key in ["host_key", "user_key"] {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "", "-f"])
-                .arg(at(key))
-                .status();
-            if !made.is_ok_and(|made| made.success()) {
-                return Err("no ssh-keygen".into());
-            }
-        }
-        let runtime = peers::runtime();
-        let listen = || {
-            runtime
-                .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
-                .unwrap()
-        };
-        let (sftp, ssh) = (listen(), listen());
-        let joined = sftp.local_addr().unwrap().port();
-        fs::write(
-            at("subsystem"),
-            format!("exec 3<>/dev/tcp/127.0.0.1/{joined}\ncat <&3 &\ncat >&3\nkill $!\n"),
-        )
-        .unwrap();
-        let place = keys.path().display();
-        fs::write(
-            at("sshd_config"),
-            format!(
-                "HostKey {place}/host_key\nAuthorizedKeysFile {place}/user_key.pub\nPidFile none\n\
-                 StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
-                 PermitRootLogin prohibit-password\nPubkeyAcceptedAlgorithms +ssh-rsa\n\
-                 HostKeyAlgorithms +ssh-rsa\nSubsystem sftp /bin/bash {place}/subsystem\n"
-            ),
-        )
-        .unwrap();
-        if rustix::process::geteuid().is_root() {
-            // root's sshd insists on this empty directory; a boot makes it anew.
-            fs::create_dir_all("/run/sshd").unwrap();
-        }
-        let settings = at("sshd_config");
-        let checked = Command::new(&program)
-            .arg("-t")
-            .arg("-f")
-            .arg(&settings)
-            .output()
-            .unwrap();
-        if !checked.status.success() {
-            return Err(format!(
-                "sshd does not work here: {}",
-                text(&checked).trim()
-            ));
-        }
-        let name = Command::new("id").arg("-un").output().unwrap();
-        let port = ssh.local_addr().unwrap().port();
-        let server = Server::new(Root::open(share.path()).unwrap(), Access::ReadWrite);
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = sftp.accept().await {
-                let server = server.clone();
-                tokio::spawn(async move {
-                    let _ = server.serve(stream).await;
-                });
-            }
-        });
-        let sshds = Arc::new(Mutex::new(Vec::new()));
-        let started = Arc::clone(&sshds);
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = ssh.accept().await {
-                let stream = stream.into_std().unwrap();
-                stream.set_nonblocking(false).unwrap();
-                let stream = OwnedFd::from(stream);
-                let sshd = Command::new(&program)
-                    .args(["-i", "-e", "-f"])
-                    .arg(&settings)
-                    .stdin(stream.try_clone().unwrap())
-                    .stdout(stream)
-                    .stderr(Stdio::null())
-                    .spawn();
-                started.lock().unwrap().push(sshd.unwrap());
-            }
-        });
-        Ok(Self {
-            share,
-            keys,
-            here,
-            port,
-            user: String::from_utf8(name.stdout).unwrap().trim().to_owned(),
-            sshds,
-            _runtime: runtime,
-        })
+    for (mode, _) in expected.values_mut().flatten() {
+        *mode = if modes == Modes::Set { *mode } else { 0 };
     }
-
-    fn key(&self, name: &str) -> String {
-        self.keys.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    /// A program in the client's directory, which knows nothing of the user's settings.
-    fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(self.here.path())
-            .env("HOME", self.here.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Looks at what a client has done.
-    fn check(&self, steps: &[Step], modes: Modes) {
-        let (mut found, mut expected) = (found(self.share.path()), expected(steps));
-        for (path, entry) in &mut found {
-            let wanted = expected.get(path).and_then(Option::as_ref);
-            let given = wanted.is_some_and(|(mode, _)| *mode != 0) && modes == Modes::Set;
-            if let (Some((mode, _)), false) = (entry, given) {
-                *mode = 0;
-            }
-        }
-        for (mode, _) in expected.values_mut().flatten() {
-            *mode = if modes == Modes::Set { *mode } else { 0 };
-        }
-        assert_eq!(
-            found.keys().collect::<Vec<_>>(),
-            expected.keys().collect::<Vec<_>>()
-        );
-        assert!(found == expected, "content or mode differs");
-        for step in steps {
-            if let Get(_, name) = step {
-                let got = fs::read(self.here.path().join(name)).unwrap();
-                assert!(got == large(), "{name} is another file");
-            }
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>()
+    );
+    assert!(found == expected, "content or mode differs");
+    for step in steps {
+        if let Get(_, name) = step {
+            let got = fs::read(host.here.path().join(name)).unwrap();
+            assert!(got == large(), "{name} is another file");
         }
     }
 }
@@ -305,8 +157,10 @@ fn run(test: &str, program: &str, modes: Modes, client: impl FnOnce(&Host, &[Ste
     match host {
         Ok(host) => {
             let steps = hundred();
+            fs::write(host.here.path().join("small"), small()).unwrap();
+            fs::write(host.here.path().join("large"), large()).unwrap();
             client(&host, &steps);
-            host.check(&steps, modes);
+            check(&host, &steps, modes);
         }
         Err(missing) => {
             #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -570,15 +424,18 @@ fn rclone_does_its_hundred_steps() {
 }
 
 fn by_python(test: &str, library: &str) {
-    let known = Command::new("python3")
-        .args(["-c", &format!("import {library}")])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !known {
+    // The packages are for the system's, which may not be the first in the path.
+    let python = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        Command::new(python)
+            .args(["-c", &format!("import {library}")])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    });
+    let Some(python) = python else {
         #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
         let () = println!("skipped: {test}: no {library} (package python3-{library})");
         return;
-    }
+    };
     run(test, "python3", Modes::Set, |host, steps| {
         let mut lines = String::new();
         for step in steps {
@@ -596,7 +453,7 @@ fn by_python(test: &str, library: &str) {
         }
         fs::write(host.here.path().join("steps"), lines).unwrap();
         let output = host
-            .client("python3")
+            .client(python)
             .args([
                 "-W",
                 "ignore",

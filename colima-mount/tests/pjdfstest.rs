@@ -9,6 +9,8 @@ use std::{
 
 use colima_mount::server::confine::Wall;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::{mounted::Mounted, worker::Worker};
 
 /// Tests that fail, and why.
@@ -100,4 +102,24 @@ fn run(program: &Path, place: &Path) -> String {
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// `open::etxtbsy` failed half of the time: with `O_RDONLY | O_TRUNC` the kernel had the server empty the program,
+/// which then died, before it looked whether it runs.
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    let Some(mount) = Mounted::new("a_program_that_runs_is_not_emptied") else {
+        return;
+    };
+    let program = mount.here("sleep");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let mut running = Command::new(&program).arg("600").spawn().unwrap();
+    let opened = [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR]
+        .map(|flags| rustix::fs::open(&program, flags | OFlags::TRUNC, Mode::empty()).map(drop));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(opened, [Err(rustix::io::Errno::TXTBSY); 3]);
+    let whole = fs::read("/bin/sleep").unwrap();
+    assert!(fs::read(mount.there("sleep")).unwrap() == whole);
+    mount.close();
 }

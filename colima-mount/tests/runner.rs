@@ -30,6 +30,7 @@ mod protection;
 mod server_confinement;
 mod server_differential;
 mod server_sessions;
+mod sshd;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod steady_work;
 mod stock_client;

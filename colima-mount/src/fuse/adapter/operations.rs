@@ -36,8 +36,8 @@ const PIECE: u32 = 1024 * 1024;
 pub(super) fn agree(config: &mut KernelConfig) {
     for flag in [
         InitFlags::FUSE_ASYNC_READ,
-        // Not FUSE_ATOMIC_O_TRUNC: with it the kernel asks us to empty a file before it looks whether it
-        // is a program that runs, so that the open fails with ETXTBSY and the program is gone.
+        // Not FUSE_ATOMIC_O_TRUNC: with it the kernel has a file that is opened with O_RDONLY | O_TRUNC
+        // emptied before it looks whether that is a program that runs: ETXTBSY, and the program is gone.
         InitFlags::FUSE_BIG_WRITES,
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_ASYNC_DIO,
