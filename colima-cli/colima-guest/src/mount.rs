@@ -182,8 +182,10 @@ async fn answer(mut port: Port, slot: Arc<Slot>) -> io::Error {
             Err(error) => return error,
         };
         let slot = Arc::clone(&slot);
-        let mut config = ServeConfig::default();
-        config.window = WINDOW;
+        let config = ServeConfig {
+            window: WINDOW,
+            ..ServeConfig::default()
+        };
         let served = serve(connection, config, move |incoming| {
             let slot = Arc::clone(&slot);
             async move { take(incoming, &slot) }
