@@ -199,7 +199,7 @@ fn problem(
             let state = states.iter().find(|state| state.mount == share.guest);
             match (state, serving) {
                 (Some(state), _) if state.problem.is_some() => state.problem.clone(),
-                (Some(_), Serving::Serving) => None,
+                (Some(_), Serving::Connected) => None,
                 (Some(_), _) => Some("the guest is not connected to it".to_owned()),
                 (None, _) => Some("the guest does not know of it".to_owned()),
             }
@@ -260,7 +260,7 @@ mod tests {
             }])
         };
         let told = |serving: &Serving, guest| problem(&share, serving, &guest);
-        assert_eq!(told(&Serving::Serving, state(None)), None);
+        assert_eq!(told(&Serving::Connected, state(None)), None);
         let down = Serving::Down("killed".to_owned());
         assert_eq!(told(&down, state(None)).unwrap(), "killed");
         assert_eq!(
@@ -272,10 +272,10 @@ mod tests {
             "no fuse"
         );
         assert_eq!(
-            told(&Serving::Serving, Ok(Vec::new())).unwrap(),
+            told(&Serving::Connected, Ok(Vec::new())).unwrap(),
             "the guest does not know of it"
         );
         let error = Err("silent".to_owned());
-        assert_eq!(told(&Serving::Serving, error).unwrap(), "silent");
+        assert_eq!(told(&Serving::Connected, error).unwrap(), "silent");
     }
 }

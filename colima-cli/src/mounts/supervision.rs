@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            handed over              connected
-//!  Starting ─────────────> Waiting <────────────> Serving
+//!  Starting ─────────────> Waiting <───────────> Connected
 //!     ^  \                    │         alone        │
 //!     │   \ cannot            │ ended                │ ended
 //!     │    v                  v                      v
@@ -46,7 +46,7 @@ pub(crate) enum Serving {
     /// A worker waits for the guest.
     Waiting,
     /// The guest is connected.
-    Serving,
+    Connected,
     /// There is no worker, and why.
     Down(String),
 }
@@ -86,7 +86,7 @@ impl Supervision {
             Event::HandedOver => Serving::Waiting,
             Event::Connected => {
                 self.failures = 0;
-                Serving::Serving
+                Serving::Connected
             }
             Event::Alone => Serving::Waiting,
             Event::Ended(why) => {
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(supervision.on(Event::HandedOver), None);
         assert_eq!(supervision.serving, Serving::Waiting);
         assert_eq!(supervision.on(Event::Connected), None);
-        assert_eq!(supervision.serving, Serving::Serving);
+        assert_eq!(supervision.serving, Serving::Connected);
         let killed = Event::Ended("killed".to_owned());
         assert_eq!(supervision.on(killed), Some(FIRST_PAUSE));
         assert_eq!(supervision.serving, Serving::Down("killed".to_owned()));

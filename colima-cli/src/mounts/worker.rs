@@ -83,10 +83,12 @@ async fn serve(
     stream: tokio::net::UnixStream,
     mut reports: tokio::net::unix::OwnedWriteHalf,
 ) -> io::Error {
-    let mut config = MuxConfig::default();
-    config.window = WINDOW;
-    config.handshake_timeout = FOR_EVER;
-    config.dead_after = DEAD_AFTER;
+    let config = MuxConfig {
+        window: WINDOW,
+        handshake_timeout: FOR_EVER,
+        dead_after: DEAD_AFTER,
+        ..MuxConfig::default()
+    };
     let mux = Mux::over(stream, config);
     loop {
         let stream = match mux.open(&Endpoint::Service(SERVICE.to_owned())).await {
