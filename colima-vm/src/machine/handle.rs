@@ -28,6 +28,7 @@ use super::{
     qmp::{self, Command, Event, RunState, ShutdownReason},
     readiness::{Evidence, FirstByte, Readiness, Reason},
     record::MachineRecord,
+    resume::let_run,
     spec::{MachineSpec, STREAM_PORTS},
 };
 
@@ -201,7 +202,7 @@ impl Machine {
         exited(self.exit.clone())
     }
 
-    /// Sends a command to QEMU.
+    /// Sends a command to QEMU. [`Command::Cont`] uses up a saved state, before the guest runs.
     ///
     /// # Errors
     ///
@@ -212,6 +213,13 @@ impl Machine {
     /// Dropping the future leaves the command sent or not.
     pub async fn execute(&self, command: &Command, limit: Duration) -> Result<Value> {
         let action = command.name();
+        if *command == Command::Cont {
+            let client = self.control.client(limit).await;
+            let client = client.map_err(|source| Error::Control { action, source })?;
+            return let_run(&self.directory, &client, limit)
+                .await
+                .map(|()| Value::Null);
+        }
         self.control
             .execute(command, limit)
             .await
