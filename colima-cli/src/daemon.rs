@@ -6,6 +6,7 @@
 //!       ^  ^                    │ abandoned or failed             │ │ stop
 //!       │  └────────────────────┘ (undone, then Idle)             │ v
 //!       └───────────────────────────────────────────────────── Stopping
+//!            (with or without a machine that is suspended)
 //!            ^                the machine ended by itself         │
 //!            └────────────────────────────────────────────────────┘
 //! ```
@@ -25,8 +26,8 @@ use tokio::{
 
 use crate::{
     command_error::{CommandError, ErrorKind},
-    control::{self, Reply, Request, Stage, Started, StopManner, Stopped},
-    instance::{Found, Instance, InstanceSpec, Probe, Stranded},
+    control::{self, Reply, Request, Stage, Started, StopManner, Stopped, WhenSuspended},
+    instance::{BroughtUp, Found, Instance, InstanceSpec, Probe, Stranded},
     state_dir::ProfilePaths,
 };
 
@@ -202,7 +203,11 @@ impl Daemon {
                 self.retired.send_replace(true);
                 control::send(&mut stream, &Reply::Retired).await
             }
-            Request::Start { spec, boot } => self.start(&mut stream, *spec, *boot).await,
+            Request::Start {
+                spec,
+                boot,
+                suspended,
+            } => self.start(&mut stream, *spec, *boot, suspended).await,
             Request::Stop { manner } => self.stop(&mut stream, manner).await,
             Request::Events => self.tell_events(&mut stream).await,
             Request::AwaitEnd => self.await_end(&mut stream).await,
@@ -214,7 +219,7 @@ impl Daemon {
     async fn probe(&self) -> Probe {
         let phase = self.phase.borrow().clone();
         match phase {
-            Phase::Idle => Probe::Stopped,
+            Phase::Idle => Probe::at_rest(&self.paths),
             Phase::Starting(_) => Probe::Starting,
             Phase::Stopping(_) => Probe::Stopping,
             Phase::Running(instance) => instance.probe().await,
@@ -227,6 +232,7 @@ impl Daemon {
         client: &mut BufReader<UnixStream>,
         spec: InstanceSpec,
         boot: colima_core::boot::BootConfig,
+        suspended: WhenSuspended,
     ) -> io::Result<()> {
         loop {
             let guard = self.change.lock().await;
@@ -253,7 +259,10 @@ impl Daemon {
                     let job = Arc::new(Job::new());
                     self.phase.send_replace(Phase::Starting(job.clone()));
                     let (spec, boot) = (spec.clone(), boot.clone());
-                    tokio::spawn(self.clone().work_on_start(job.clone(), spec, boot));
+                    tokio::spawn(
+                        self.clone()
+                            .work_on_start(job.clone(), spec, boot, suspended),
+                    );
                     job
                 }
             };
@@ -271,18 +280,18 @@ impl Daemon {
         job: Arc<Job>,
         spec: InstanceSpec,
         boot: colima_core::boot::BootConfig,
+        suspended: WhenSuspended,
     ) {
         let began = std::time::Instant::now();
         let progress = |stage: Stage| job.tell(stage);
-        let started = tokio::select! {
-            started = Instance::start(&self.paths, spec, boot, &progress) => started,
-            () = job.is_abandoned() => Err(CommandError::new(ErrorKind::Interrupted, "the start was interrupted")),
-        };
-        match started {
-            Ok(instance) => {
+        let given_up = job.is_abandoned();
+        match Instance::bring_up(&self.paths, spec, boot, suspended, &progress, given_up).await {
+            Ok((instance, how)) => {
                 self.run(Arc::new(instance));
-                job.finish(Ok(Reply::Started(Started::Now {
-                    elapsed: began.elapsed(),
+                let elapsed = began.elapsed();
+                job.finish(Ok(Reply::Started(match how {
+                    BroughtUp::Booted => Started::Now { elapsed },
+                    BroughtUp::Resumed => Started::Resumed { elapsed },
                 })));
             }
             Err(failure) => {

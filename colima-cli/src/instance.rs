@@ -30,7 +30,9 @@ mod probe;
 mod provision;
 mod record;
 mod relays;
+mod resume;
 mod start;
+mod suspend;
 mod unfinished;
 
 pub(crate) use failure::image as image_failure;
@@ -41,6 +43,7 @@ pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
 pub use record::InstanceRecord;
 use relays::Relays;
+pub use resume::BroughtUp;
 use unfinished::Unfinished;
 
 /// Whoever watches a start.
@@ -169,7 +172,7 @@ impl Stranded {
     pub async fn stop(&self, manner: StopManner) -> Result<Stopped, CommandError> {
         let plan = match manner {
             StopManner::Forced => StopPlan::forced(),
-            StopManner::Orderly => StopPlan::default(),
+            StopManner::Orderly | StopManner::Suspend => StopPlan::default(),
         };
         stopped(&self.machine, plan).await
     }
@@ -218,6 +221,7 @@ impl Instance {
         let machine = Arc::new(machine);
         let parts = InstanceRecord::read(&paths.record).and_then(|record| {
             let agent = Agent::new(mux(&machine));
+            resume::finish_for_another(paths, &agent);
             let ports = HostPorts::open(&record.spec.ports, &agent);
             let relays = Relays::open(paths, &record.spec, &agent, &ports)?;
             Ok((record, agent, relays, ports))
@@ -250,27 +254,7 @@ impl Instance {
     /// The names of settings in which `wanted` differs from what runs.
     #[must_use]
     pub fn differing(&self, wanted: &InstanceSpec) -> Vec<String> {
-        let running = &self.record.spec;
-        let mut differing = Vec::new();
-        let mut compare = |name: &str, same: bool| {
-            if !same {
-                differing.push(name.to_owned());
-            }
-        };
-        compare("cpus", running.cpus == wanted.cpus);
-        compare("memory", running.memory == wanted.memory);
-        let grows = match wanted.data_disk {
-            DataDisk::Exactly(size) => size != self.record.data_disk_size,
-            DataDisk::AtLeast(size) => size > self.record.data_disk_size,
-        };
-        compare("disk", !grows);
-        compare("root-disk", running.root_disk == wanted.root_disk);
-        compare("runtime", running.runtime == wanted.runtime);
-        compare("ports", running.ports == wanted.ports);
-        if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
-            differing.extend(told.differing(wanted));
-        }
-        differing
+        self.record.differing(wanted)
     }
 
     /// Resolves when the machine has ended, with how.
@@ -284,7 +268,7 @@ impl Instance {
         self.relays.close().await;
     }
 
-    /// Ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
+    /// Suspends or ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
     ///
     /// # Errors
     ///
@@ -298,15 +282,23 @@ impl Instance {
         manner: StopManner,
         progress: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Stopped, CommandError> {
+        let suspends = manner == StopManner::Suspend;
+        let name = if suspends { "suspending" } else { "stopping" };
         progress(Stage::Begin {
-            name: "stopping the machine".to_owned(),
+            name: format!("{name} the machine"),
         });
         // First, so that a client sees the end of its connection and not a silence.
         self.ports.close().await;
         self.relays.close().await;
+        if suspends {
+            match self.suspend().await {
+                Ok(suspended) => return Ok(suspended),
+                Err(text) => progress(Stage::Note { text }),
+            }
+        }
         let plan = match manner {
             StopManner::Forced => StopPlan::forced(),
-            StopManner::Orderly => {
+            StopManner::Orderly | StopManner::Suspend => {
                 let agent = self.agent.clone();
                 let ask = async move { Ok(agent.power_off().await?) };
                 StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use colima_core::{
     Arch, Bytes,
     boot::{Provision, ProvisionMode},
-    config::{Config, ConfigFile, Layers, PortForwarder, Settings, Standing, explain},
+    config::{Config, ConfigFile, Layers, PortForwarder, Settings, Standing, StopMode, explain},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -27,6 +27,7 @@ fn every_key_that_is_acted_on() {
         auto_activate: Some(false),
         hostname: Some("box".to_owned()),
         port_forwarder: Some(PortForwarder::Off),
+        stop_mode: Some(StopMode::Shutdown),
         port_bind: Some(vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()]),
         env: BTreeMap::from(
             [
@@ -57,6 +58,7 @@ fn every_key_that_is_acted_on() {
     };
     let text = "
 cpu: 4
+stopMode: shutdown
 memory: 2.50 # GiB
 disk: \"60\"
 rootDisk: 20000MiB
@@ -226,6 +228,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("runtime", "none"),
     ("sshConfig", "true"),
     ("sshPort", "2222"),
+    ("stopMode", "shutdown"),
     ("vmType", "vz"),
 ];
 

@@ -123,7 +123,7 @@ pub fn set_values(text: &str, values: &[(&[&str], NewValue)]) -> Result<String, 
 /// Writes the settings of a layer into the text of a `colima.yaml`.
 ///
 /// Variables, names and mirrors are written one by one or as a list; [`Settings::docker`],
-/// [`Settings::provision`] and [`Settings::port_bind`], which no flag can say, are not.
+/// [`Settings::provision`], [`Settings::port_bind`] and [`Settings::stop_mode`], which no flag can say, are not.
 ///
 /// # Errors
 ///

@@ -264,6 +264,11 @@ pub(super) const ROOT: &[Key] = &[
         "Port of the host that leads to the machine's ssh server.",
     ),
     key(
+        "stopMode",
+        Acted(Choice(&["suspend", "shutdown"]), Default::Text("suspend")),
+        "What `colima stop` does: keep the machine's memory in a file, or power it off.",
+    ),
+    key(
         "vmType",
         Known(
             DoesNotApply,
