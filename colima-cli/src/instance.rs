@@ -199,6 +199,13 @@ async fn stopped(machine: &Machine, plan: StopPlan) -> Result<Stopped, CommandEr
     })
 }
 
+/// Asks the guest first, and makes sure in the end.
+fn in_order(agent: &Agent<Mux>) -> StopPlan {
+    let agent = agent.clone();
+    let ask = async move { Ok(agent.power_off().await?) };
+    StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
+}
+
 /// How long the guest may take to power off once it was asked. Emulated guests with containers to
 /// stop need most of it.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
@@ -298,11 +305,7 @@ impl Instance {
         }
         let plan = match manner {
             StopManner::Forced => StopPlan::forced(),
-            StopManner::Orderly | StopManner::Suspend => {
-                let agent = self.agent.clone();
-                let ask = async move { Ok(agent.power_off().await?) };
-                StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
-            }
+            StopManner::Orderly | StopManner::Suspend => in_order(&self.agent),
         };
         stopped(&self.machine, plan).await
     }

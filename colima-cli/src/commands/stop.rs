@@ -95,7 +95,9 @@ pub(super) async fn stop(
         Stopped::Now { how, .. } => drop(progress.done(&format!("stopped {name}: {how},"))),
         Stopped::Suspended { size, .. } => {
             let cost = format!("{} MiB on disk", size.whole_mib());
-            let _ = progress.done(&format!("suspended {name}, {cost} (--shutdown powers off),"));
+            let _ = progress.done(&format!(
+                "suspended {name}, {cost} (--shutdown powers off),"
+            ));
         }
         Stopped::Before => {}
     }

@@ -18,9 +18,7 @@ use std::{
 
 use colima_core::boot::BootConfig;
 use colima_net::{agent::Agent, mux::Mux};
-use colima_vm::machine::{
-    self, Boot, Loaded, Machine, OnDrop, Qemu, SavedState, accelerator,
-};
+use colima_vm::machine::{self, Boot, Loaded, Machine, OnDrop, Qemu, SavedState, accelerator};
 use tokio::time::timeout;
 
 use super::{
@@ -29,7 +27,7 @@ use super::{
 };
 use crate::{
     command_error::{CommandError, ErrorKind},
-    control::{Stage, StopManner, WhenSuspended},
+    control::{Stage, WhenSuspended},
     state_dir::{ProfilePaths, write_private},
 };
 
@@ -78,77 +76,99 @@ impl Instance {
             loaded = load(paths, &spec, suspended, watch) => loaded?,
             () = &mut given_up => return interrupted(),
         };
-        if let Some((record, loaded)) = loaded {
-            let differing = record.differing(&spec);
-            if let Some(instance) = Self::run_on(paths, record, loaded, watch).await? {
-                if differing.is_empty() && suspended == WhenSuspended::Resume {
-                    if !boot.provision.is_empty() {
-                        begin(watch, "running the scripts");
-                        // The machine goes on whatever becomes of them.
-                        if let Err(error) = provision::finish(&instance.agent, watch).await {
-                            note(watch, error.to_string());
-                        }
+        if let Some((record, loaded)) = loaded
+            && let Some(awake) = run_on(paths, record, loaded, watch).await?
+        {
+            let differing = awake.record.differing(&spec);
+            if differing.is_empty() && suspended == WhenSuspended::Resume {
+                let instance = awake.open(paths, watch)?;
+                if !boot.provision.is_empty() {
+                    begin(watch, "running the scripts");
+                    // The machine goes on whatever becomes of them.
+                    if let Err(error) = provision::finish(&instance.agent, watch).await {
+                        note(watch, error.to_string());
                     }
-                    return Ok((instance, BroughtUp::Resumed));
                 }
-                let why = match differing.is_empty() {
-                    true => "it is booted anew".to_owned(),
-                    false => format!("the new {} takes a boot", differing.join(", ")),
-                };
-                note(watch, format!("{why}: first it is shut down in order"));
-                let _ = instance.stop(StopManner::Orderly, watch).await?;
+                return Ok((instance, BroughtUp::Resumed));
             }
+            let why = match differing.is_empty() {
+                true => "it boots anew".to_owned(),
+                false => format!("a boot applies the new {}", differing.join(", ")),
+            };
+            note(watch, format!("{why}: first it is shut down in order"));
+            begin(watch, "stopping the machine");
+            let _ = super::stopped(&awake.machine, super::in_order(&awake.agent)).await?;
         }
         tokio::select! {
             started = Self::start(paths, spec, boot, watch) => Ok((started?, BroughtUp::Booted)),
             () = &mut given_up => interrupted(),
         }
     }
+}
 
-    /// Lets the guest run on and connects to it. `None` when it does not answer: it is ended then.
-    async fn run_on(
-        paths: &ProfilePaths,
-        record: InstanceRecord,
-        loaded: Loaded,
-        watch: Watcher<'_>,
-    ) -> Result<Option<Self>, CommandError> {
-        begin(watch, "resuming the guest");
-        let late = ClockIsLate::begin(paths)?;
-        let machine = loaded
-            .run()
-            .await
-            .map_err(|error| failure::machine(&error))?;
-        machine.set_on_drop(OnDrop::Detach);
-        let machine = Arc::new(machine);
-        let agent = Agent::new(mux(&machine));
-        if let Err(error) = wait_for_agent(&machine, &agent, ANSWER_LIMIT).await {
-            note(
-                watch,
-                format!("what was suspended does not answer, and boots instead: {error}"),
-            );
-            let _ = machine
-                .kill()
-                .await
-                .map_err(|error| failure::machine(&error))?;
-            late.end();
-            return Ok(None);
-        }
-        match set_clock(&agent).await {
-            Ok(()) => late.end(),
-            Err(why) => note(watch, format!("warning: the guest's clock is late: {why}")),
-        }
+/// A guest that went on and answers, without sockets on the host.
+///
+/// **Drop**: it goes on.
+struct Awake {
+    record: InstanceRecord,
+    machine: Arc<Machine>,
+    agent: Agent<Mux>,
+}
+
+impl Awake {
+    fn open(self, paths: &ProfilePaths, watch: Watcher<'_>) -> Result<Instance, CommandError> {
+        let Self {
+            record,
+            machine,
+            agent,
+        } = self;
         begin(watch, "opening the sockets");
         let ports = HostPorts::open(&record.spec.ports, &agent);
         let relays = Relays::open(paths, &record.spec, &agent, &ports)?;
-        Ok(Some(Self {
+        Ok(Instance {
             paths: paths.clone(),
             record,
             machine,
             agent,
             relays,
             ports,
-        }))
+        })
     }
+}
+
+/// Lets the guest run on and connects to it. `None` when it does not answer: it is ended then.
+async fn run_on(
+    paths: &ProfilePaths,
+    record: InstanceRecord,
+    loaded: Loaded,
+    watch: Watcher<'_>,
+) -> Result<Option<Awake>, CommandError> {
+    begin(watch, "resuming the guest");
+    let late = ClockIsLate::begin(paths)?;
+    let machine = loaded
+        .run()
+        .await
+        .map_err(|error| failure::machine(&error))?;
+    machine.set_on_drop(OnDrop::Detach);
+    let machine = Arc::new(machine);
+    let agent = Agent::new(mux(&machine));
+    if let Err(error) = wait_for_agent(&machine, &agent, ANSWER_LIMIT).await {
+        let text = format!("what was suspended does not answer, and boots instead: {error}");
+        note(watch, text);
+        let killed = machine.kill().await;
+        let _ = killed.map_err(|error| failure::machine(&error))?;
+        late.end();
+        return Ok(None);
+    }
+    match set_clock(&agent).await {
+        Ok(()) => late.end(),
+        Err(why) => note(watch, format!("warning: the guest's clock is late: {why}")),
+    }
+    Ok(Some(Awake {
+        record,
+        machine,
+        agent,
+    }))
 }
 
 /// The suspended machine, loaded and not running; `None` where there is none, or none that is wanted or of use.
