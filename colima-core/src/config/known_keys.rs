@@ -433,6 +433,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 44);
+        assert_eq!(leaves.len(), 45);
     }
 }
