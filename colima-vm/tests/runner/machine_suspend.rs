@@ -101,20 +101,22 @@ async fn memory_survives() {
     ));
 }
 
+/// What becomes of a state's bytes.
+type Damage = fn(&mut Vec<u8>);
+
 /// Both ends of the file are gone through: what we wrote, and what QEMU did.
 #[tokio::test]
 async fn what_cannot_be_loaded_is_named_and_leaves_nothing() {
     let (running, _) = suspended().await;
     let directory = running.directory();
     let whole = fs::read(state(&running)).unwrap();
-    let half = whole.len() / 2;
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 5] = [
-        ("of this version", &|state| state[..4].fill(b'x')),
-        ("description is damaged", &|state| state[30..40].fill(b'}')),
-        ("bytes of", &|state| state.truncate(half)),
-        ("of this version", &|state| state.truncate(10)),
+    let damages: [(&str, Damage); 5] = [
+        ("of this version", |state| state[..4].fill(b'x')),
+        ("description is damaged", |state| state[30..40].fill(b'}')),
+        ("bytes of", |state| state.truncate(state.len() / 2)),
+        ("of this version", |state| state.truncate(10)),
         // QEMU's own first word.
-        ("", &|state| state[64 * 1024..64 * 1024 + 64].fill(0xa5)),
+        ("", |state| state[64 * 1024..64 * 1024 + 64].fill(0xa5)),
     ];
     for (expected, damage) in damages {
         let mut damaged = whole.clone();
