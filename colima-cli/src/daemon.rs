@@ -6,10 +6,12 @@
 //!       ^  ^                    │ abandoned or failed             │ │ stop
 //!       │  └────────────────────┘ (undone, then Idle)             │ v
 //!       └───────────────────────────────────────────────────── Stopping
-//!            (with or without a machine that is suspended)
 //!            ^                the machine ended by itself         │
 //!            └────────────────────────────────────────────────────┘
 //! ```
+//!
+//! Idle is with or without a machine that is suspended: that is a file, and `instance/resume.rs` draws what a start makes of
+//! it. From the moment its guest goes on such a start is not abandoned any more, and ends as Running.
 //!
 //! It is alive while the machine is, and leaves when it is idle and nobody asks. It can be killed at
 //! any moment: the machine, in a session of its own, does not notice, and the next daemon finds it

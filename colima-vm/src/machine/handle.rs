@@ -38,7 +38,8 @@ use super::{
 ///
 /// **Drop**: a machine that was launched is killed (a library must not leave processes behind), one
 /// that was attached to goes on. [`Machine::set_on_drop`] changes either. Drop does not wait; a task
-/// of the runtime reaps the process. **Close**: [`Machine::stop`]. **Detach**: [`Machine::detach`].
+/// of the runtime reaps the process. **Close**: [`Machine::stop`], or
+/// [`Machine::suspend`]. **Detach**: [`Machine::detach`].
 /// When the program itself is killed nothing runs that could end the machine: it lives on, and
 /// [`Machine::attach`] finds it.
 #[derive(Debug)]
