@@ -21,6 +21,7 @@ pub mod native;
 pub mod peer;
 pub mod product;
 pub mod report;
+pub mod resume;
 pub mod sample;
 pub mod ssh_master;
 pub mod through_vm;

@@ -7,14 +7,14 @@ use colima_benches::{
     Result, at_rest, cold_start, native,
     product::Setup,
     report::{Row, replace_results},
-    through_vm,
+    resume, through_vm,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-const ROWS: [&str; 4] = ["cold-start", "through-vm", "native", "at-rest"];
+const ROWS: [&str; 5] = ["cold-start", "resume", "through-vm", "native", "at-rest"];
 
 const USAGE: &str = "usage: compare [OPTION...] ROW...
-rows: cold-start through-vm native at-rest, or all
+rows: cold-start resume through-vm native at-rest, or all
   --work DIRECTORY      for images and disks, kept for the next run (target/bench)
   --programs DIRECTORY  with colima, colima-guest-* and colima-bench-peer-static (this program's own)
   --busybox FILE        statically linked; cold-start needs it
@@ -140,6 +140,7 @@ async fn interrupted() {
 async fn measure(setup: &Setup, row: &str) -> Result<Row> {
     match row {
         "cold-start" => cold_start::run(setup).await,
+        "resume" => resume::run(setup).await,
         "through-vm" => through_vm::run(setup).await,
         "native" => native::run(setup).await,
         _ => at_rest::run(setup).await,

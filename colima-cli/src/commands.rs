@@ -227,11 +227,16 @@ impl<'a> Context<'a> {
 
     fn not_running(&self) -> CommandError {
         let what = format!("{} is not running", self.profile.display_name());
-        let hint = match self.profile == ProfileName::default() {
-            true => "start it: colima start".to_owned(),
-            false => format!("start it: colima start --profile {}", self.profile),
-        };
+        let hint = format!("start it: {}", self.start_command());
         CommandError::new(ErrorKind::NotRunning, what).hint(hint)
+    }
+
+    /// What starts the profile.
+    fn start_command(&self) -> String {
+        match self.profile == ProfileName::default() {
+            true => "colima start".to_owned(),
+            false => format!("colima start --profile {}", self.profile),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{io, time::Duration};
 
-use colima_core::boot::BootConfig;
+use colima_core::{Bytes, boot::BootConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -36,6 +36,8 @@ pub enum Request {
         spec: Box<InstanceSpec>,
         /// What the guest is told.
         boot: Box<BootConfig>,
+        /// What becomes of a machine that is suspended.
+        suspended: WhenSuspended,
     },
     /// Stop it. Answered by [`Reply::Stage`]s and [`Reply::Stopped`].
     Stop {
@@ -64,10 +66,24 @@ pub enum Request {
     Retire,
 }
 
-/// How patiently to stop.
+/// What a start makes of a machine that is suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenSuspended {
+    /// It goes on; with other settings it is shut down in order and booted.
+    Resume,
+    /// It goes on only to be shut down in order, and is booted.
+    ShutDown,
+    /// Its memory is dropped, and it is booted.
+    Drop,
+}
+
+/// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopManner {
+    /// Keep its memory in a file. What cannot be suspended is shut down.
+    Suspend,
     /// Ask the guest and give it time.
     Orderly,
     /// End the machine now. What the guest had not written to its disks is lost.
@@ -120,6 +136,8 @@ pub enum LifeState {
     Stopping,
     /// Nothing runs.
     Stopped,
+    /// Nothing runs, and the next start goes on from where it was stopped.
+    Suspended,
     /// A machine runs that cannot be used.
     Broken,
 }
@@ -154,6 +172,11 @@ pub enum Started {
         /// Time from request to readiness.
         elapsed: Duration,
     },
+    /// It was suspended and goes on.
+    Resumed {
+        /// Time from request to readiness.
+        elapsed: Duration,
+    },
     /// It was running; `differing` names the settings that a restart would change.
     Before {
         /// Names of settings: `cpus`, `memory`.
@@ -169,6 +192,13 @@ pub enum Stopped {
     Now {
         /// What ended it, for people: `the guest powered off`.
         how: String,
+        /// Time it took.
+        elapsed: Duration,
+    },
+    /// The machine's memory is kept.
+    Suspended {
+        /// What that takes on disk.
+        size: Bytes,
         /// Time it took.
         elapsed: Duration,
     },

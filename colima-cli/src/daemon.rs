@@ -10,6 +10,9 @@
 //!            └────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Idle is with or without a machine that is suspended: that is a file, and `instance/resume.rs` draws what a start makes of
+//! it. From the moment its guest goes on such a start is not abandoned any more, and ends as Running.
+//!
 //! It is alive while the machine is, and leaves when it is idle and nobody asks. It can be killed at
 //! any moment: the machine, in a session of its own, does not notice, and the next daemon finds it
 //! by the lock that QEMU itself holds.
@@ -25,8 +28,8 @@ use tokio::{
 
 use crate::{
     command_error::{CommandError, ErrorKind},
-    control::{self, Reply, Request, Stage, Started, StopManner, Stopped},
-    instance::{Found, Instance, InstanceSpec, Probe, Stranded},
+    control::{self, Reply, Request, Stage, Started, StopManner, Stopped, WhenSuspended},
+    instance::{BroughtUp, Found, Instance, InstanceSpec, Probe, Stranded},
     state_dir::ProfilePaths,
 };
 
@@ -203,7 +206,11 @@ impl Daemon {
                 self.retired.send_replace(true);
                 control::send(&mut stream, &Reply::Retired).await
             }
-            Request::Start { spec, boot } => self.start(&mut stream, *spec, *boot).await,
+            Request::Start {
+                spec,
+                boot,
+                suspended,
+            } => self.start(&mut stream, *spec, *boot, suspended).await,
             Request::Stop { manner } => self.stop(&mut stream, manner).await,
             Request::Mount { share } => {
                 let reply = self.mount(share).await;
@@ -223,7 +230,7 @@ impl Daemon {
     async fn probe(&self) -> Probe {
         let phase = self.phase.borrow().clone();
         match phase {
-            Phase::Idle => Probe::Stopped,
+            Phase::Idle => Probe::at_rest(&self.paths),
             Phase::Starting(_) => Probe::Starting,
             Phase::Stopping(_) => Probe::Stopping,
             Phase::Running(instance) => instance.probe().await,
@@ -236,6 +243,7 @@ impl Daemon {
         client: &mut BufReader<UnixStream>,
         spec: InstanceSpec,
         boot: colima_core::boot::BootConfig,
+        suspended: WhenSuspended,
     ) -> io::Result<()> {
         loop {
             let guard = self.change.lock().await;
@@ -262,7 +270,10 @@ impl Daemon {
                     let job = Arc::new(Job::new());
                     self.phase.send_replace(Phase::Starting(job.clone()));
                     let (spec, boot) = (spec.clone(), boot.clone());
-                    tokio::spawn(self.clone().work_on_start(job.clone(), spec, boot));
+                    tokio::spawn(
+                        self.clone()
+                            .work_on_start(job.clone(), spec, boot, suspended),
+                    );
                     job
                 }
             };
@@ -280,18 +291,18 @@ impl Daemon {
         job: Arc<Job>,
         spec: InstanceSpec,
         boot: colima_core::boot::BootConfig,
+        suspended: WhenSuspended,
     ) {
         let began = std::time::Instant::now();
         let progress = |stage: Stage| job.tell(stage);
-        let started = tokio::select! {
-            started = Instance::start(&self.paths, spec, boot, &progress) => started,
-            () = job.is_abandoned() => Err(CommandError::new(ErrorKind::Interrupted, "the start was interrupted")),
-        };
-        match started {
-            Ok(instance) => {
+        let given_up = job.is_abandoned();
+        match Instance::bring_up(&self.paths, spec, boot, suspended, &progress, given_up).await {
+            Ok((instance, how)) => {
                 self.run(Arc::new(instance));
-                job.finish(Ok(Reply::Started(Started::Now {
-                    elapsed: began.elapsed(),
+                let elapsed = began.elapsed();
+                job.finish(Ok(Reply::Started(match how {
+                    BroughtUp::Booted => Started::Now { elapsed },
+                    BroughtUp::Resumed => Started::Resumed { elapsed },
                 })));
             }
             Err(failure) => {

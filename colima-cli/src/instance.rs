@@ -31,7 +31,9 @@ mod probe;
 mod provision;
 mod record;
 mod relays;
+mod resume;
 mod start;
+mod suspend;
 mod unfinished;
 
 pub(crate) use failure::image as image_failure;
@@ -45,6 +47,7 @@ pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
 pub use record::InstanceRecord;
 use relays::Relays;
+pub use resume::BroughtUp;
 use unfinished::Unfinished;
 
 /// Whoever watches a start.
@@ -183,7 +186,7 @@ impl Stranded {
     pub async fn stop(&self, manner: StopManner) -> Result<Stopped, CommandError> {
         let plan = match manner {
             StopManner::Forced => StopPlan::forced(),
-            StopManner::Orderly => StopPlan::default(),
+            StopManner::Orderly | StopManner::Suspend => StopPlan::default(),
         };
         stopped(&self.machine, plan).await
     }
@@ -208,6 +211,13 @@ async fn stopped(machine: &Machine, plan: StopPlan) -> Result<Stopped, CommandEr
         how,
         elapsed: report.elapsed,
     })
+}
+
+/// Asks the guest first, and makes sure in the end.
+fn in_order(agent: &Agent<Mux>) -> StopPlan {
+    let agent = agent.clone();
+    let ask = async move { Ok(agent.power_off().await?) };
+    StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
 }
 
 /// How long the guest may take to power off once it was asked. Emulated guests with containers to
@@ -235,6 +245,7 @@ impl Instance {
             let port = record.ssh_port;
             let mux = link::open(&machine, paths, &record.user.name, carrier, port)?;
             let agent = Agent::new(mux);
+            resume::finish_for_another(paths, &agent);
             let ports = HostPorts::open(&record.spec.ports, &agent, port);
             let relays = Relays::open(paths, &record, &agent, &ports)?;
             Ok((record, agent, relays, ports))
@@ -271,31 +282,7 @@ impl Instance {
     /// The names of settings in which `wanted` differs from what runs.
     #[must_use]
     pub fn differing(&self, wanted: &InstanceSpec) -> Vec<String> {
-        let running = &self.record.spec;
-        let mut differing = Vec::new();
-        let mut compare = |name: &str, same: bool| {
-            if !same {
-                differing.push(name.to_owned());
-            }
-        };
-        compare("cpus", running.cpus == wanted.cpus);
-        compare("memory", running.memory == wanted.memory);
-        let grows = match wanted.data_disk {
-            DataDisk::Exactly(size) => size != self.record.data_disk_size,
-            DataDisk::AtLeast(size) => size > self.record.data_disk_size,
-        };
-        compare("disk", !grows);
-        compare("root-disk", running.root_disk == wanted.root_disk);
-        compare("runtime", running.runtime == wanted.runtime);
-        compare("ports", running.ports == wanted.ports);
-        compare("transport", running.link.carrier == wanted.link.carrier);
-        compare("nerdctl", running.nerdctl == wanted.nerdctl);
-        compare("ssh-port", running.link.ssh_port == wanted.link.ssh_port);
-        compare("mounts", same_shares(&self.mounts.shares(), &wanted.mounts));
-        if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
-            differing.extend(told.differing(wanted));
-        }
-        differing
+        self.record_now().differing(wanted)
     }
 
     /// Resolves when the machine has ended, with how.
@@ -310,7 +297,7 @@ impl Instance {
         self.mounts.close();
     }
 
-    /// Ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
+    /// Suspends or ends the machine: asks the guest first, unless `manner` forbids it, and makes sure in the end.
     ///
     /// # Errors
     ///
@@ -324,19 +311,26 @@ impl Instance {
         manner: StopManner,
         progress: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Stopped, CommandError> {
+        let suspends = manner == StopManner::Suspend;
+        let name = if suspends { "suspending" } else { "stopping" };
         progress(Stage::Begin {
-            name: "stopping the machine".to_owned(),
+            name: format!("{name} the machine"),
         });
         // First, so that a client sees the end of its connection and not a silence.
         self.ports.close().await;
         self.relays.close().await;
+        if suspends {
+            match self.suspend().await {
+                Ok(suspended) => {
+                    self.mounts.close();
+                    return Ok(suspended);
+                }
+                Err(text) => progress(Stage::Note { text }),
+            }
+        }
         let plan = match manner {
             StopManner::Forced => StopPlan::forced(),
-            StopManner::Orderly => {
-                let agent = self.agent.clone();
-                let ask = async move { Ok(agent.power_off().await?) };
-                StopPlan::default().ask_guest(POWER_OFF_LIMIT, Box::pin(ask))
-            }
+            StopManner::Orderly | StopManner::Suspend => in_order(&self.agent),
         };
         let ended = stopped(&self.machine, plan).await?;
         // To the last: what containers write while they stop arrives.
@@ -405,12 +399,4 @@ impl Instance {
     pub fn detach(&self) {
         self.machine.set_on_drop(OnDrop::Detach);
     }
-}
-
-/// Whether both are the same directories at the same places, in any order and over any ports.
-fn same_shares(some: &[Share], others: &[Share]) -> bool {
-    some.len() == others.len()
-        && some
-            .iter()
-            .all(|share| others.iter().any(|other| other.is_like(share)))
 }

@@ -26,6 +26,8 @@ pub enum State {
     Stopping,
     /// Nothing runs.
     Stopped,
+    /// Nothing runs, and the next start goes on from where it was stopped.
+    Suspended,
     /// It can neither run nor be started as it is.
     Broken,
 }
@@ -40,6 +42,7 @@ impl State {
             Self::Degraded => "degraded",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
+            Self::Suspended => "suspended",
             Self::Broken => "broken",
         }
     }
@@ -49,7 +52,7 @@ impl State {
     pub const fn colima_word(self) -> &'static str {
         match self {
             Self::Running | Self::Degraded | Self::Stopping => "Running",
-            Self::Starting | Self::Stopped => "Stopped",
+            Self::Starting | Self::Stopped | Self::Suspended => "Stopped",
             Self::Broken => "Broken",
         }
     }
@@ -63,6 +66,7 @@ impl State {
             Self::Degraded => "Degraded",
             Self::Stopping => "Stopping",
             Self::Stopped => "Stopped",
+            Self::Suspended => "Suspended",
             Self::Broken => "Broken",
         }
     }

@@ -28,6 +28,7 @@ mod e2e {
     pub(crate) mod resources;
     pub(crate) mod streams;
     pub(crate) mod suite;
+    pub(crate) mod suspend;
     pub(crate) mod update;
     pub(crate) mod world;
 }
@@ -39,7 +40,7 @@ use e2e::{
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
-    update,
+    suspend, update,
     world::{Form, OTHER_PROFILE, PROFILE, World},
 };
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     relay(&mut suite);
     published(&mut suite);
     directories(&mut suite);
+    suspends(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
     other_runtime(&mut suite);
@@ -227,7 +229,28 @@ fn directories(suite: &mut Suite) {
     );
 }
 
-/// The verbs, still on the first boot, and its orderly end.
+/// Stops that are none to what runs inside, still on the first boot.
+fn suspends(suite: &mut Suite) {
+    suite.case("suspend::what_runs_goes_on", suspend::what_runs_goes_on);
+    suite.case(
+        "suspend::a_stop_says_what_it_did",
+        suspend::a_stop_says_what_it_did,
+    );
+    suite.case(
+        "suspend::a_killed_daemon_loses_nothing",
+        suspend::a_killed_daemon_loses_nothing,
+    );
+    suite.case(
+        "suspend::an_interrupted_start_is_one_or_the_other",
+        suspend::an_interrupted_start_is_one_or_the_other,
+    );
+    suite.case(
+        "suspend::what_cannot_be_loaded_is_told_and_no_file_is_lost",
+        suspend::what_cannot_be_loaded_is_told_and_no_file_is_lost,
+    );
+}
+
+/// The verbs, still on one boot, and its orderly end.
 fn verbs(suite: &mut Suite) {
     suite.case(
         "command_line::a_second_start_finds_it_running",
@@ -322,6 +345,10 @@ fn lives(suite: &mut Suite) {
     suite.case(
         "life::a_restart_is_a_new_boot",
         life::a_restart_is_a_new_boot,
+    );
+    suite.case(
+        "suspend::new_settings_take_an_orderly_boot",
+        suspend::new_settings_take_an_orderly_boot,
     );
     suite.case(
         "life::a_killed_machine_is_told_and_starts_again",

@@ -76,6 +76,8 @@ pub struct Settings {
     pub port_forwarder: Option<PortForwarder>,
     /// The host's addresses of ports for which none was asked.
     pub port_bind: Option<Vec<IpAddr>>,
+    /// What becomes of the machine at a stop.
+    pub stop_mode: Option<StopMode>,
     /// The user's part of the docker daemon's configuration.
     pub docker: Option<serde_json::Map<String, serde_json::Value>>,
     /// Mirrors of docker's registry. They replace those in [`Self::docker`] of the layers below.
@@ -183,6 +185,26 @@ impl Transport {
     }
 }
 
+/// What becomes of the machine at a stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopMode {
+    /// Its memory is kept in a file, and the next start goes on from there.
+    #[default]
+    Suspend,
+    /// It is powered off, and the next start boots it.
+    Shutdown,
+}
+
+impl StopMode {
+    /// How `colima.yaml` spells it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspend => "suspend",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -254,6 +276,8 @@ pub struct Config {
     pub port_forwarder: Setting<PortForwarder>,
     /// The host's addresses of ports for which none was asked; empty for 127.0.0.1 and ::1.
     pub port_bind: Setting<Vec<IpAddr>>,
+    /// What becomes of the machine at a stop; it is suspended unless said otherwise.
+    pub stop_mode: Setting<StopMode>,
     /// Environment of the guest, each name with its own origin.
     pub env: BTreeMap<String, Setting<String>>,
     /// The user's part of the docker daemon's configuration.
@@ -349,6 +373,7 @@ impl Config {
                 PortForwarder::default(),
             ),
             port_bind: Setting::choose(layers, |layer| layer.port_bind.clone(), Vec::new()),
+            stop_mode: Setting::choose(layers, |layer| layer.stop_mode, StopMode::default()),
             env: merge_env(layers),
             docker,
             dns: Setting::choose(layers, |layer| layer.dns.clone(), Vec::new()),

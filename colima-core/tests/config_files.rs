@@ -7,7 +7,7 @@ use colima_core::{
     boot::{Provision, ProvisionMode},
     config::{
         Config, ConfigFile, Layers, MountEntry, Mounts, PortForwarder, Settings, Standing,
-        Transport, explain,
+        StopMode, Transport, explain,
     },
 };
 use proptest::prelude::*;
@@ -30,6 +30,7 @@ fn every_key_that_is_acted_on() {
         auto_activate: Some(false),
         hostname: Some("box".to_owned()),
         port_forwarder: Some(PortForwarder::Off),
+        stop_mode: Some(StopMode::Shutdown),
         port_bind: Some(vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()]),
         env: BTreeMap::from(
             [
@@ -77,6 +78,7 @@ fn every_key_that_is_acted_on() {
     };
     let text = "
 cpu: 4
+stopMode: shutdown
 memory: 2.50 # GiB
 disk: \"60\"
 rootDisk: 20000MiB
@@ -268,6 +270,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("runtime", "none"),
     ("sshConfig", "true"),
     ("sshPort", "2222"),
+    ("stopMode", "shutdown"),
     ("transport", "ssh"),
     ("vmType", "vz"),
 ];

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   MachineSpec --launch--> [ QEMU, paused ] --recorded, cont--> running --stop--> Exit
-//!                                                  ^    |
-//!                                               attach  detach, or the launcher is killed
+//!   SavedState ---load----> [ QEMU, paused ] --used up, cont--->    |  `--suspend--> SavedState
+//!                                                              ^    |
+//!                                                           attach  detach, or the launcher is killed
 //! ```
 //!
 //! A machine is a directory. While it runs the directory holds its sockets, its logs, the record
@@ -38,8 +39,11 @@ mod qemu;
 pub mod qmp;
 mod readiness;
 mod record;
+mod resume;
 mod spawn;
 pub mod spec;
+mod state;
+mod suspend;
 mod termination;
 
 pub use accelerator::Accelerator;
@@ -52,5 +56,8 @@ pub use process::{ExitStatus, Identity, Pid, host_boot_id};
 pub use qemu::QemuVersion;
 pub use readiness::{BoxError, BoxFuture, Evidence, FirstByte, Readiness, Reason};
 pub use record::MachineRecord;
+pub use resume::Loaded;
 pub use spec::{Boot, HostPort, Kernel, MachineSpec, Network};
+pub use state::{SavedState, StateRecord};
+pub use suspend::Suspended;
 pub use termination::{AskGuest, Rung, RungOutcome, RungReport, StopPlan, StopReport};

@@ -179,6 +179,7 @@ impl SettingsArgs {
             env: self.env.iter().cloned().collect(),
             port_forwarder: self.port_forwarder.map(PortForwarderArg::setting),
             port_bind: None,
+            stop_mode: None,
             docker: None,
             registry_mirrors: typed(&self.registry_mirror),
             dns: typed(&self.dns),

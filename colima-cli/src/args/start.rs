@@ -43,6 +43,10 @@ pub struct StartArgs {
     #[arg(short, long, help_heading = "Advanced")]
     pub foreground: bool,
 
+    /// Boot, and drop the memory of a machine that is suspended
+    #[arg(long, help_heading = "Advanced")]
+    pub cold: bool,
+
     /// Edit colima.yaml before the start
     #[arg(short, long, help_heading = "Configuration")]
     pub edit: bool,

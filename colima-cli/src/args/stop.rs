@@ -10,6 +10,9 @@ pub struct StopArgs {
     /// The profile.
     #[command(flatten)]
     pub profile: ProfileArg,
+    /// Power the machine off, whatever stopMode says
+    #[arg(long, conflicts_with = "force")]
+    pub shutdown: bool,
     /// Do not wait for the guest: end the machine at once
     #[arg(short, long)]
     pub force: bool,

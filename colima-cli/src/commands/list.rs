@@ -74,7 +74,7 @@ pub(super) async fn run(
 async fn probe(context: &Context<'_>) -> Result<Probe, CommandError> {
     match context.ask_if_running(&Request::Status).await? {
         Some(mut talk) => status::answer(&mut talk).await,
-        None => Ok(Probe::Stopped),
+        None => Ok(Probe::at_rest(&context.paths)),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context<'_>, verb: &PortVerb) -> Result<ExitCo
 async fn list(context: &Context<'_>, args: &PortListArgs) -> Result<ExitCode, CommandError> {
     let probe = match context.ask_if_running(&Request::Status).await? {
         Some(mut talk) => status::answer(&mut talk).await?,
-        None => Probe::Stopped,
+        None => Probe::at_rest(&context.paths),
     };
     let Probe::Running { ports, .. } = probe else {
         return Err(status::not_usable(context, probe));

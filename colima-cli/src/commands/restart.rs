@@ -6,6 +6,7 @@ use super::{Context, configuration::TemplateUse, start, stop};
 use crate::{
     args::RestartArgs,
     command_error::{CommandError, ErrorKind},
+    control::WhenSuspended,
     exit_code::ExitCode,
 };
 
@@ -29,6 +30,7 @@ pub(super) async fn run(
     .await?;
     let assembly = start::prepare(context, &config)?;
     stop::stop(context, stop::manner(args.force)).await?;
-    start::start(context, assembly, start::OnHost::of(&config)).await?;
+    let on_host = start::OnHost::of(&config);
+    start::start(context, assembly, on_host, WhenSuspended::ShutDown).await?;
     Ok(ExitCode::Ok)
 }

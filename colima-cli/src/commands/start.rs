@@ -16,7 +16,7 @@ use crate::{
     args::{Activation, StartArgs},
     assembly::{Assembly, assemble},
     command_error::{CommandError, ErrorKind},
-    control::{Reply, Request, Started, StopManner},
+    control::{Reply, Request, Started, StopManner, WhenSuspended},
     exit_code::ExitCode,
     instance::{Instance, InstanceRecord},
     other_colima,
@@ -39,7 +39,11 @@ pub(super) async fn run(context: &Context<'_>, args: &StartArgs) -> Result<ExitC
     if args.edit && offers_restart(context).await? {
         stop::stop(context, StopManner::Orderly).await?;
     }
-    start(context, assembly, OnHost::of(&config)).await?;
+    let suspended = match args.cold {
+        true => WhenSuspended::Drop,
+        false => WhenSuspended::Resume,
+    };
+    start(context, assembly, OnHost::of(&config), suspended).await?;
     if args.foreground {
         stay(context).await?;
     }
@@ -104,7 +108,7 @@ async fn stay(context: &Context<'_>) -> Result<(), CommandError> {
             say("the machine ended");
         }
     }
-    stop::stop(context, StopManner::Orderly).await?;
+    stop::stop(context, stop::usual(context)).await?;
     Ok(())
 }
 
@@ -185,6 +189,7 @@ pub(super) async fn start(
     context: &Context<'_>,
     assembly: Assembly,
     on_host: OnHost,
+    suspended: WhenSuspended,
 ) -> Result<(), CommandError> {
     let Assembly { spec, boot, .. } = assembly;
     let runtime = spec.runtime;
@@ -192,6 +197,7 @@ pub(super) async fn start(
     let request = Request::Start {
         spec: Box::new(spec),
         boot: Box::new(boot),
+        suspended,
     };
     let mut talk = context
         .daemon()?
@@ -211,6 +217,9 @@ pub(super) async fn start(
     match started {
         Started::Now { .. } => {
             let _ = progress.done(&format!("{name} is ready"));
+        }
+        Started::Resumed { .. } => {
+            let _ = progress.done(&format!("{name} goes on where it was suspended: ready"));
         }
         Started::Before { differing } if differing.is_empty() => {
             say(&format!("{name} runs already"));

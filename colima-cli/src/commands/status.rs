@@ -18,7 +18,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let probe = match context.ask_if_running(&Request::Status).await? {
         Some(mut talk) => answer(&mut talk).await?,
-        None => Probe::Stopped,
+        None => Probe::at_rest(&context.paths),
     };
     let Probe::Running {
         record,
@@ -77,6 +77,8 @@ pub(super) fn not_usable(context: &Context<'_>, probe: Probe) -> CommandError {
         Probe::Stranded { why } => why,
         Probe::Starting => on_its_way("starting"),
         Probe::Stopping => on_its_way("stopping"),
+        Probe::Suspended { size } => on_its_way(&format!("suspended, {size} on disk"))
+            .hint(format!("it goes on: {}", context.start_command())),
         _ => context.not_running(),
     }
 }
@@ -106,6 +108,7 @@ pub(super) fn entry(
 ) -> ListEntry {
     let (state, record) = match probe {
         Probe::Stopped => (State::Stopped, last),
+        Probe::Suspended { .. } => (State::Suspended, last),
         Probe::Starting => (State::Starting, last),
         Probe::Stopping => (State::Stopping, last),
         Probe::Stranded { .. } => (State::Broken, last),

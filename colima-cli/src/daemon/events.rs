@@ -8,12 +8,19 @@ use tokio::{
 };
 
 use super::{Daemon, Phase};
-use crate::control::{self, LifeState, Reply};
+use crate::{
+    control::{self, LifeState, Reply},
+    instance::Probe,
+    state_dir::ProfilePaths,
+};
 
 impl Phase {
-    const fn state(&self) -> LifeState {
+    fn state(&self, paths: &ProfilePaths) -> LifeState {
         match self {
-            Self::Idle => LifeState::Stopped,
+            Self::Idle => match Probe::at_rest(paths) {
+                Probe::Suspended { .. } => LifeState::Suspended,
+                _ => LifeState::Stopped,
+            },
             Self::Starting(_) => LifeState::Starting,
             Self::Running(_) => LifeState::Running,
             Self::Stranded(_) => LifeState::Broken,
@@ -29,7 +36,7 @@ impl Daemon {
         let mut phase = self.phase.subscribe();
         let mut last = None;
         loop {
-            let state = phase.borrow_and_update().state();
+            let state = phase.borrow_and_update().state(&self.paths);
             if last.replace(state) != Some(state) {
                 control::send(client, &Reply::State { state }).await?;
             }

@@ -2,8 +2,8 @@
 
 use std::{io, time::Duration};
 
-use colima_core::boot::Runtime;
-use colima_vm::machine::{self, qmp::RunState};
+use colima_core::{Bytes, boot::Runtime};
+use colima_vm::machine::{self, SavedState, qmp::RunState};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{Instance, InstanceRecord, PortReport};
-use crate::{command_error::CommandError, mounts::MountHealth};
+use crate::{command_error::CommandError, mounts::MountHealth, state_dir::ProfilePaths};
 
 /// Each part gets this long to answer; they are asked at once.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub enum Probe {
     /// Nothing runs.
     Stopped,
+    /// Nothing runs, and the next start goes on from where it was stopped.
+    Suspended {
+        /// What the kept memory takes on disk.
+        size: Bytes,
+    },
     /// A start is under way.
     Starting,
     /// A stop is under way.
@@ -44,6 +49,18 @@ pub enum Probe {
         #[serde(default)]
         mounts: Vec<MountHealth>,
     },
+}
+
+impl Probe {
+    /// What there is of a profile whose machine does not run.
+    #[must_use]
+    pub fn at_rest(paths: &ProfilePaths) -> Self {
+        match SavedState::find(&paths.machine_dir) {
+            Ok(Some(state)) => Self::Suspended { size: state.size() },
+            // What cannot be read cannot be resumed; the next start says so.
+            Ok(None) | Err(_) => Self::Stopped,
+        }
+    }
 }
 
 impl Instance {

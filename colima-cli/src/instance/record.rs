@@ -6,9 +6,10 @@ use colima_core::{Bytes, boot::User};
 use colima_vm::image::ImageId;
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceSpec, failure};
+use super::{DataDisk, InstanceSpec, failure};
 use crate::{
     command_error::{CommandError, ErrorKind},
+    mounts::Share,
     state_dir::write_private,
 };
 
@@ -38,6 +39,36 @@ pub struct InstanceRecord {
 impl InstanceRecord {
     /// The version this program writes and reads.
     pub const VERSION: u32 = 1;
+
+    /// The names of settings in which `wanted` differs from what was started.
+    #[must_use]
+    pub fn differing(&self, wanted: &InstanceSpec) -> Vec<String> {
+        let running = &self.spec;
+        let mut differing = Vec::new();
+        let mut compare = |name: &str, same: bool| {
+            if !same {
+                differing.push(name.to_owned());
+            }
+        };
+        compare("cpus", running.cpus == wanted.cpus);
+        compare("memory", running.memory == wanted.memory);
+        let grows = match wanted.data_disk {
+            DataDisk::Exactly(size) => size != self.data_disk_size,
+            DataDisk::AtLeast(size) => size > self.data_disk_size,
+        };
+        compare("disk", !grows);
+        compare("root-disk", running.root_disk == wanted.root_disk);
+        compare("runtime", running.runtime == wanted.runtime);
+        compare("ports", running.ports == wanted.ports);
+        compare("transport", running.link.carrier == wanted.link.carrier);
+        compare("nerdctl", running.nerdctl == wanted.nerdctl);
+        compare("ssh-port", running.link.ssh_port == wanted.link.ssh_port);
+        compare("mounts", same_shares(&running.mounts, &wanted.mounts));
+        if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
+            differing.extend(told.differing(wanted));
+        }
+        differing
+    }
 
     /// Reads the record at `path`.
     ///
@@ -97,4 +128,11 @@ impl InstanceRecord {
         text.push(b'\n');
         write_private(path, &text).map_err(|error| failed(&error))
     }
+}
+/// Whether both are the same directories at the same places, in any order and over any ports.
+fn same_shares(some: &[Share], others: &[Share]) -> bool {
+    some.len() == others.len()
+        && some
+            .iter()
+            .all(|share| others.iter().any(|other| other.is_like(share)))
 }

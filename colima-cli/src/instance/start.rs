@@ -97,7 +97,7 @@ impl Instance {
         let mux = link::open(&machine, paths, &boot.user.name, carrier, ssh_port)?;
         let agent = Agent::new(mux);
         begin("booting");
-        wait_for_agent(&machine, &agent).await?;
+        wait_for_agent(&machine, &agent, BOOT_LIMIT).await?;
         begin("waiting for the container runtime");
         let scripts = !boot.provision.is_empty();
         let limit = if scripts {
@@ -254,7 +254,11 @@ async fn write_boot_archive(
     Ok(path)
 }
 
-async fn wait_for_agent(machine: &Machine, agent: &Agent<Mux>) -> Result<(), CommandError> {
+pub(super) async fn wait_for_agent(
+    machine: &Machine,
+    agent: &Agent<Mux>,
+    limit: Duration,
+) -> Result<(), CommandError> {
     let agent = agent.clone();
     let hello = async move {
         // The link waits for the guest's side; an open that ran out of patience is tried again.
@@ -267,10 +271,7 @@ async fn wait_for_agent(machine: &Machine, agent: &Agent<Mux>) -> Result<(), Com
         }
     };
     machine
-        .wait_ready(
-            Readiness::custom("the guest's agent answers", hello),
-            BOOT_LIMIT,
-        )
+        .wait_ready(Readiness::custom("the guest's agent answers", hello), limit)
         .await
         .map(|_| ())
         .map_err(|error| failure::machine(&error))

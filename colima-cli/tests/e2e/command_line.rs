@@ -141,7 +141,7 @@ pub(crate) fn an_overriding_variable_is_pointed_out(world: &World) {
 /// The guest powers off by itself when it is asked, and the context of before is current again.
 pub(crate) fn stop(world: &World) {
     world.machine_runs();
-    let stopped = world.colima(["stop"]).ok();
+    let stopped = world.colima(["stop", "--shutdown"]).ok();
     assert!(stopped.complaint().contains("powered off"), "{stopped}");
     assert!(!stopped.complaint().contains("KILL"), "{stopped}");
     is_stopped(world);

@@ -101,7 +101,7 @@ pub(crate) fn a_restart_is_a_new_boot(world: &World) {
 }
 
 /// The truth is told about a machine that died, its docker context is taken back, and it starts again;
-/// this time in the foreground, where Ctrl-C is the orderly way to end it.
+/// this time in the foreground, where Ctrl-C stops it as `stop` does.
 pub(crate) fn a_killed_machine_is_told_and_starts_again(world: &World) {
     world.machine_runs();
     world.qemu(PROFILE).kill();
@@ -115,7 +115,7 @@ pub(crate) fn a_killed_machine_is_told_and_starts_again(world: &World) {
     foreground.process().signal(Signal::INT);
     let ended = foreground.finish(BOOT);
     assert!(ended.status.success(), "{ended}");
-    assert!(ended.complaint().contains("powered off"), "{ended}");
+    assert!(ended.complaint().contains("suspended colima"), "{ended}");
     super::command_line::is_stopped(world);
 }
 

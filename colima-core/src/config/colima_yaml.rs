@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    MountEntry, Mounts, PortForwarder, Settings, Transport,
+    MountEntry, Mounts, PortForwarder, Settings, StopMode, Transport,
     document::{Content, Entry, Node},
     known_keys::{Key, ROOT, Role, Standing},
     spelling::nearest,
@@ -340,6 +340,12 @@ impl Reader<'_> {
                 }
                 Some("none") => self.file.settings.port_forwarder = Some(PortForwarder::Off),
                 Some(_) => self.wrong(node, key, "it takes ssh, grpc or none"),
+                None => {}
+            },
+            "stopMode" => match self.word(key, node).as_deref() {
+                Some("suspend") => self.file.settings.stop_mode = Some(StopMode::Suspend),
+                Some("shutdown") => self.file.settings.stop_mode = Some(StopMode::Shutdown),
+                Some(_) => self.wrong(node, key, "it takes suspend or shutdown"),
                 None => {}
             },
             "network.portBind" => {

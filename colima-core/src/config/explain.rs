@@ -115,6 +115,10 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
             json!(config.port_forwarder.value.as_str()),
             config.port_forwarder.origin,
         ),
+        "stopMode" => (
+            json!(config.stop_mode.value.as_str()),
+            config.stop_mode.origin,
+        ),
         "network.portBind" => (json!(config.port_bind.value), config.port_bind.origin),
         "network.dns" => (json!(config.dns.value), config.dns.origin),
         "network.dnsHosts" => (json!(config.dns_hosts.value), config.dns_hosts.origin),

@@ -272,6 +272,11 @@ pub(super) const ROOT: &[Key] = &[
         "Port of 127.0.0.1 that leads to the machine's ssh server; 0 is none.",
     ),
     key(
+        "stopMode",
+        Acted(Choice(&["suspend", "shutdown"]), Default::Text("suspend")),
+        "What `colima stop` does: keep the machine's memory in a file, or power it off.",
+    ), // ours
+    key(
         "transport",
         Acted(Choice(super::Transport::WORDS), Default::Text("auto")),
         "What carries streams between host and machine: a virtio-serial port, or ssh; auto is virtio.",
@@ -454,6 +459,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 48);
+        assert_eq!(leaves.len(), 49);
     }
 }

@@ -39,6 +39,16 @@ pub(super) struct HostFacts {
     /// The joined initial RAM file system, if the specification has any part of it.
     pub(super) initrd: Option<PathBuf>,
     pub(super) sockets: SocketNumbers,
+    pub(super) beginning: Beginning,
+}
+
+/// What a machine's memory holds at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Nothing: the guest boots.
+    Boot,
+    /// What was saved, once the control channel names it.
+    SavedState,
 }
 
 /// The firmware of an x86-64 machine.
@@ -74,6 +84,9 @@ pub(super) fn arguments(spec: &MachineSpec, host: &HostFacts) -> Vec<OsString> {
     network(&mut line, &spec.network);
     for (index, disk) in spec.disks.iter().enumerate() {
         block_device(&mut line, index, disk);
+    }
+    if host.beginning == Beginning::SavedState {
+        line.option("-incoming", "defer");
     }
     line.0
 }

@@ -94,6 +94,26 @@ pub enum Error {
         /// Why it failed; a timeout means that QEMU does not respond.
         source: qmp::Error,
     },
+    /// The machine could not be suspended; it runs on.
+    #[error("cannot save the machine: {reason}")]
+    Save {
+        /// Why, in QEMU's words where it had any.
+        reason: String,
+    },
+    /// No machine is suspended in this directory.
+    #[error("no machine is suspended in {}", directory.display())]
+    NotSaved {
+        /// The machine's directory.
+        directory: PathBuf,
+    },
+    /// A saved state is of no use: it is damaged, or does not fit.
+    #[error("{} cannot be loaded: {reason}", path.display())]
+    Unloadable {
+        /// The state's file.
+        path: PathBuf,
+        /// Why, in QEMU's words where it had any.
+        reason: String,
+    },
     /// There is no such stream port.
     #[error("stream port {port} does not exist: a machine has ports 0 to 15")]
     NoSuchPort {

@@ -28,6 +28,7 @@ use super::{
     qmp::{self, Command, Event, RunState, ShutdownReason},
     readiness::{Evidence, FirstByte, Readiness, Reason},
     record::MachineRecord,
+    resume::let_run,
     spec::{MachineSpec, STREAM_PORTS},
 };
 
@@ -37,7 +38,8 @@ use super::{
 ///
 /// **Drop**: a machine that was launched is killed (a library must not leave processes behind), one
 /// that was attached to goes on. [`Machine::set_on_drop`] changes either. Drop does not wait; a task
-/// of the runtime reaps the process. **Close**: [`Machine::stop`]. **Detach**: [`Machine::detach`].
+/// of the runtime reaps the process. **Close**: [`Machine::stop`], or
+/// [`Machine::suspend`]. **Detach**: [`Machine::detach`].
 /// When the program itself is killed nothing runs that could end the machine: it lives on, and
 /// [`Machine::attach`] finds it.
 #[derive(Debug)]
@@ -201,7 +203,7 @@ impl Machine {
         exited(self.exit.clone())
     }
 
-    /// Sends a command to QEMU.
+    /// Sends a command to QEMU. [`Command::Cont`] uses up a saved state, before the guest runs.
     ///
     /// # Errors
     ///
@@ -212,6 +214,13 @@ impl Machine {
     /// Dropping the future leaves the command sent or not.
     pub async fn execute(&self, command: &Command, limit: Duration) -> Result<Value> {
         let action = command.name();
+        if *command == Command::Cont {
+            let client = self.control.client(limit).await;
+            let client = client.map_err(|source| Error::Control { action, source })?;
+            return let_run(&self.directory, &client, limit)
+                .await
+                .map(|()| Value::Null);
+        }
         self.control
             .execute(command, limit)
             .await

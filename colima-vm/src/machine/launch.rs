@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+pub(super) use super::command_line::Beginning;
 use super::{
     accelerator::Accelerator,
     command_line::{self, Firmware, HostFacts, SocketNumbers},
@@ -20,9 +21,10 @@ use super::{
     lock::{self, MachineLock},
     process::{self, Identity, Pid, Process},
     qemu::QemuVersion,
-    qmp::{self, Command, RunState},
+    qmp::{self, Command},
     readiness::Evidence,
     record::MachineRecord,
+    resume::{Remains, repair},
     spawn,
     spec::{Boot, MachineSpec, STREAM_PORTS},
 };
@@ -73,55 +75,8 @@ impl Machine {
     ///
     /// Dropping the future kills what was started.
     pub async fn launch(spec: &MachineSpec, qemu: &Qemu, directory: &Path) -> Result<Self> {
-        spec.validate()?;
-        let blocking = {
-            let (spec, qemu, directory) = (spec.clone(), qemu.clone(), directory.to_owned());
-            move || start(&spec, &qemu, &directory)
-        };
-        let started = unblock(blocking).await?;
-        let process = Process::open(&started.identity)
-            .map_err(|source| Error::Process {
-                action: "watch",
-                pid: started.identity.pid,
-                source,
-            })?
-            .map(Arc::new);
-        let directory = started.directory.clone();
-        let Some(process) = process else {
-            return Err(launch_failed(None, &directory, closed()));
-        };
-        let connected = connect(&directory, LAUNCH_LIMIT).await;
-        let (control, console, version) = match connected {
-            Ok(connected) => connected,
-            Err((console, source)) => {
-                drop(started);
-                // An error here only means less evidence.
-                let _ = tokio::time::timeout(Duration::from_secs(5), process.ended()).await;
-                return Err(launch_failed(console.as_ref(), &directory, source));
-            }
-        };
-        QemuVersion::from(version.version).check(&qemu.program)?;
-        let record = MachineRecord {
-            version: MachineRecord::VERSION,
-            process: started.identity.clone(),
-            accelerator: qemu.accelerator,
-            qemu_version: QemuVersion::from(version.version).to_string(),
-            arguments_digest: started.digest.clone(),
-            spec: spec.clone(),
-        };
-        let (to_write, path) = (record.clone(), directory.record());
-        unblock(move || to_write.write(&path)).await?;
-        let machine = Self::assemble(
-            Parts {
-                directory,
-                record,
-                process,
-                control,
-                console,
-            },
-            OnDrop::Kill,
-        );
-        started.disarm();
+        let up = bring_up(spec, qemu, directory, Beginning::Boot).await?;
+        let machine = up.into_machine(spec, qemu).await?;
         machine.execute(&Command::Cont, LAUNCH_LIMIT).await?;
         Ok(machine)
     }
@@ -133,12 +88,15 @@ impl Machine {
     /// well. The machine goes on when this handle is dropped, unless [`Machine::set_on_drop`] says
     /// otherwise.
     ///
+    /// What a launcher or [`Machine::suspend`] was killed in the middle of is finished or taken back first.
+    ///
     /// QEMU serves one client per socket: while another program is attached, this handle's console
     /// is silent and its [`Machine::status`] is `NotResponding`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`] for everything from a missing directory to a reused process number;
+    /// [`Error::NotRunning`] for everything from a missing directory to a reused process number, and for a machine
+    /// whose suspending was only not finished;
     /// [`Error::Record`] when the record is there and cannot be read.
     ///
     /// # Cancel safety
@@ -167,10 +125,9 @@ impl Machine {
         // Tried now so that events arrive from here on; every later command tries again.
         if let Ok(client) = control.client(ATTACH_LIMIT).await
             && let Ok(info) = client.query_status(ATTACH_LIMIT).await
-            && info.status == RunState::Prelaunch
+            && repair(&directory, &process, &client, info.status).await? == Remains::Nothing
         {
-            // Its launcher was killed just before the last step.
-            let _ = client.execute(&Command::Cont, ATTACH_LIMIT).await;
+            return Err(not_running());
         }
         Ok(Self::assemble(
             Parts {
@@ -185,8 +142,91 @@ impl Machine {
     }
 }
 
+/// A QEMU that answers, whose guest does not run, and that nobody has recorded. Killed when dropped.
+pub(super) struct Up {
+    started: Started,
+    pub(super) directory: Directory,
+    pub(super) process: Arc<Process>,
+    pub(super) control: Arc<Control>,
+    console: Console,
+    pub(super) version: QemuVersion,
+}
+
+/// Starts QEMU and waits for its first answers.
+pub(super) async fn bring_up(
+    spec: &MachineSpec,
+    qemu: &Qemu,
+    directory: &Path,
+    beginning: Beginning,
+) -> Result<Up> {
+    spec.validate()?;
+    let blocking = {
+        let (spec, qemu, directory) = (spec.clone(), qemu.clone(), directory.to_owned());
+        move || start(&spec, &qemu, &directory, beginning)
+    };
+    let started = unblock(blocking).await?;
+    let process = Process::open(&started.identity)
+        .map_err(|source| Error::Process {
+            action: "watch",
+            pid: started.identity.pid,
+            source,
+        })?
+        .map(Arc::new);
+    let directory = started.directory.clone();
+    let Some(process) = process else {
+        return Err(launch_failed(None, &directory, closed()));
+    };
+    let connected = connect(&directory, LAUNCH_LIMIT).await;
+    let (control, console, greeting) = match connected {
+        Ok(connected) => connected,
+        Err((console, source)) => {
+            drop(started);
+            // An error here only means less evidence.
+            let _ = tokio::time::timeout(Duration::from_secs(5), process.ended()).await;
+            return Err(launch_failed(console.as_ref(), &directory, source));
+        }
+    };
+    let version = QemuVersion::from(greeting.version).check(&qemu.program)?;
+    Ok(Up {
+        started,
+        directory,
+        process,
+        control,
+        console,
+        version,
+    })
+}
+
+impl Up {
+    /// Records the machine: from here on it can be found.
+    pub(super) async fn into_machine(self, spec: &MachineSpec, qemu: &Qemu) -> Result<Machine> {
+        let record = MachineRecord {
+            version: MachineRecord::VERSION,
+            process: self.started.identity.clone(),
+            accelerator: qemu.accelerator,
+            qemu_version: self.version.to_string(),
+            arguments_digest: self.started.digest.clone(),
+            spec: spec.clone(),
+        };
+        let (to_write, path) = (record.clone(), self.directory.record());
+        unblock(move || to_write.write(&path)).await?;
+        let machine = Machine::assemble(
+            Parts {
+                directory: self.directory,
+                record,
+                process: self.process,
+                control: self.control,
+                console: self.console,
+            },
+            OnDrop::Kill,
+        );
+        self.started.disarm();
+        Ok(machine)
+    }
+}
+
 /// Runs what blocks on a thread for that. Its result is dropped when nobody waits for it any more.
-async fn unblock<T: Send + 'static>(
+pub(super) async fn unblock<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
@@ -223,7 +263,12 @@ impl Drop for Started {
     }
 }
 
-fn start(spec: &MachineSpec, qemu: &Qemu, directory: &Path) -> Result<Started> {
+fn start(
+    spec: &MachineSpec,
+    qemu: &Qemu,
+    directory: &Path,
+    beginning: Beginning,
+) -> Result<Started> {
     let directory = Directory::prepare(directory)?;
     let lock = take_lock(&directory)?;
     forget_record(&directory)?;
@@ -237,6 +282,7 @@ fn start(spec: &MachineSpec, qemu: &Qemu, directory: &Path) -> Result<Started> {
         firmware: qemu.firmware,
         initrd,
         sockets: numbers(&sockets),
+        beginning,
     };
     let arguments = command_line::arguments(spec, &facts);
     let mut inherited = vec![

@@ -63,7 +63,11 @@ impl QemuVersion {
 
     /// The number in `QEMU emulator version 10.0.2 (Debian ...)`.
     fn parse(text: &str) -> Option<Self> {
-        let number = text.split_once("QEMU emulator version ")?.1;
+        Self::parse_number(text.split_once("QEMU emulator version ")?.1)
+    }
+
+    /// The number that a text begins with.
+    pub(super) fn parse_number(number: &str) -> Option<Self> {
         let end = number
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(number.len());

@@ -18,7 +18,8 @@ pub(super) use client::EVENTS_KEPT;
 pub use client::{Client, Noise};
 pub use decoder::{Decoder, LONGEST_LINE, Line};
 pub use message::{
-    Command, Event, Greeting, Message, Origin, RunState, ShutdownReason, StatusInfo,
+    Command, Event, Greeting, Message, MigrationCapability, MigrationInfo, MigrationStatus, Origin,
+    RunState, ShutdownReason, StatusInfo,
 };
 
 /// Why a command on the control channel failed.

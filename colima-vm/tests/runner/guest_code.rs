@@ -26,6 +26,8 @@ pub(crate) enum Then {
     Reset,
     /// Powers off when the power button is pressed.
     AwaitButton,
+    /// Counts in its memory and prints each number as [`number`] reads it.
+    Count,
 }
 
 const HANG: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd]; // cli; hlt; jmp back to hlt
@@ -35,6 +37,30 @@ const AWAIT_BUTTON: &[u8] = &[
     0xba, 0x02, 0x06, 0xb8, 0x00, 0x01, 0xef, // PM1_EN (0x602): PWRBTN_EN
     0xba, 0x00, 0x06, 0xed, 0xf6, 0xc4, 0x01, 0x74, 0xfa, // until PM1_STS has PWRBTN_STS
 ];
+/// Counts at 0x7e00 and prints four digits of base 16, `A` to `P`, and an end of line; some milliseconds each.
+const COUNT: &[u8] = &[
+    0xc7, 0x06, 0x00, 0x7e, 0x00, 0x00, // the number = 0
+    0xff, 0x06, 0x00, 0x7e, 0x8b, 0x1e, 0x00, 0x7e, 0xb9, 0x04,
+    0x00, // next: bx = ++number; cx = 4
+    0xc1, 0xc3, 0x04, 0x88, 0xd8, 0x24, 0x0f, 0x04,
+    0x41, // digit: rol bx, 4; al = 'A' + (bl & 15)
+    0x88, 0xc4, 0x80, 0xc2, 0x05, 0xec, 0xa8, 0x20, 0x74, 0xfb, // as in PRINT
+    0x80, 0xea, 0x05, 0x88, 0xe0, 0xee, 0xe2, 0xe5, // out dx, al; loop digit
+    0xb4, 0x0a, 0x80, 0xc2, 0x05, 0xec, 0xa8, 0x20, 0x74, 0xfb, // ah = LF
+    0x80, 0xea, 0x05, 0x88, 0xe0, 0xee, //
+    0x66, 0xb9, 0x00, 0x00, 0x40, 0x00, 0x66, 0x49, 0x75, 0xfc, // until --ecx is 0, from 4 Mi
+    0xeb, 0xbe, // jmp next
+];
+
+/// The number in a line that a [`Then::Count`] printed.
+pub(crate) fn number(line: &str) -> Option<u32> {
+    let digits = line.len() == 4 && line.bytes().all(|digit| (b'A'..=b'P').contains(&digit));
+    digits.then(|| {
+        line.bytes()
+            .fold(0, |number, digit| number * 16 + u32::from(digit - b'A'))
+    })
+}
+
 /// Prints from `si` until NUL, waiting for the transmitter of the UART whose port is in `dx`: else
 /// what the firmware printed last is overwritten. The same bytes in real and protected mode.
 const PRINT: &[u8] = &[
@@ -51,6 +77,7 @@ fn boot_sector(text: &str, then: Then) -> Vec<u8> {
         Then::Hang => HANG.to_vec(),
         Then::PowerOff => [POWER_OFF, HANG].concat(),
         Then::Reset => [RESET, HANG].concat(),
+        Then::Count => COUNT.to_vec(),
         Then::AwaitButton => [AWAIT_BUTTON, POWER_OFF, HANG].concat(),
     };
     let length = 6 + 3 + 3 + PRINT.len() + tail.len();

@@ -7,3 +7,5 @@ mod machine_failures;
 mod machine_life;
 mod machine_qmp;
 mod machine_stop;
+mod machine_suspend;
+mod machine_suspend_killed;

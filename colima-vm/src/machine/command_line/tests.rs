@@ -19,6 +19,7 @@ fn facts(accelerator: Accelerator) -> HostFacts {
             console: 12,
             ports,
         },
+        beginning: Beginning::Boot,
     }
 }
 
@@ -80,6 +81,18 @@ fn lines(arguments: &[OsString]) -> String {
 #[test]
 fn a_whole_machine() {
     insta::assert_snapshot!(lines(&arguments(&spec(), &facts(Accelerator::Kvm))));
+}
+
+/// A saved state loads into the same devices, so nothing else may differ.
+#[test]
+fn a_saved_state_is_awaited_by_the_same_machine() {
+    let booting = arguments(&spec(), &facts(Accelerator::Tcg));
+    let loading = HostFacts {
+        beginning: Beginning::SavedState,
+        ..facts(Accelerator::Tcg)
+    };
+    let expected = [booting, vec!["-incoming".into(), "defer".into()]].concat();
+    assert_eq!(arguments(&spec(), &loading), expected);
 }
 
 #[test]

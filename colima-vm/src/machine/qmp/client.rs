@@ -2,6 +2,9 @@
 
 use std::{
     collections::HashMap,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,9 +12,11 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -21,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Command, Decoder, Error, Event, Greeting, Line, Message, StatusInfo};
+use super::{Command, Decoder, Error, Event, Greeting, Line, Message, MigrationInfo, StatusInfo};
 
 /// Events that a slow listener may be behind before it misses the oldest.
 pub(in crate::machine) const EVENTS_KEPT: usize = 256;
@@ -35,7 +40,7 @@ const COMMANDS_KEPT: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Vec<u8>>,
+    commands: mpsc::Sender<Outgoing>,
     closed: watch::Receiver<bool>,
     _tasks: Arc<Tasks>,
 }
@@ -47,6 +52,13 @@ pub struct Noise {
     pub garbage: u64,
     /// Replies to no command of ours, those that came after their limit included.
     pub strays: u64,
+}
+
+/// A command on its way to the socket.
+#[derive(Debug)]
+struct Outgoing {
+    line: Vec<u8>,
+    fd: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -134,6 +146,33 @@ impl Client {
     ///
     /// Dropping the future leaves the command sent or not, never half; the connection stays usable.
     pub async fn execute(&self, command: &Command, limit: Duration) -> Result<Value, Error> {
+        self.exchange(command, None, limit).await
+    }
+
+    /// As [`Client::execute`], and hands a descriptor over with the command: [`Command::GetFd`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::execute`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Client::execute`].
+    pub async fn execute_with(
+        &self,
+        command: &Command,
+        fd: OwnedFd,
+        limit: Duration,
+    ) -> Result<Value, Error> {
+        self.exchange(command, Some(fd), limit).await
+    }
+
+    async fn exchange(
+        &self,
+        command: &Command,
+        fd: Option<OwnedFd>,
+        limit: Duration,
+    ) -> Result<Value, Error> {
         let name = command.name();
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
@@ -146,7 +185,8 @@ impl Client {
             return Err(Error::Closed { command: name });
         }
         let exchange = async {
-            self.commands.send(command.encode(id)).await.ok()?;
+            let line = command.encode(id);
+            self.commands.send(Outgoing { line, fd }).await.ok()?;
             reply.await.ok()
         };
         match timeout(limit, exchange).await {
@@ -174,7 +214,27 @@ impl Client {
     ///
     /// As [`Client::execute`].
     pub async fn query_status(&self, limit: Duration) -> Result<StatusInfo, Error> {
-        let command = Command::QueryStatus;
+        self.query(Command::QueryStatus, limit).await
+    }
+
+    /// Asks how far a migration is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query_status`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Client::execute`].
+    pub async fn query_migrate(&self, limit: Duration) -> Result<MigrationInfo, Error> {
+        self.query(Command::QueryMigrate, limit).await
+    }
+
+    async fn query<T: DeserializeOwned>(
+        &self,
+        command: Command,
+        limit: Duration,
+    ) -> Result<T, Error> {
         let value = self.execute(&command, limit).await?;
         serde_json::from_value(value).map_err(|error| Error::Unreadable {
             command: command.name(),
@@ -286,10 +346,37 @@ async fn read_all(
     shared.waiting().clear();
 }
 
-async fn write_all(mut commands: mpsc::Receiver<Vec<u8>>, mut stream: OwnedWriteHalf) {
-    while let Some(line) = commands.recv().await {
-        if stream.write_all(&line).await.is_err() {
+async fn write_all(mut commands: mpsc::Receiver<Outgoing>, mut stream: OwnedWriteHalf) {
+    while let Some(Outgoing { line, fd }) = commands.recv().await {
+        let sent = match fd {
+            None => stream.write_all(&line).await,
+            Some(fd) => send_with(&mut stream, &line, fd).await,
+        };
+        if sent.is_err() {
             return;
         }
     }
+}
+
+/// Sends a line whose first bytes carry a descriptor (`SCM_RIGHTS`, unix(7)).
+async fn send_with(stream: &mut OwnedWriteHalf, line: &[u8], fd: OwnedFd) -> io::Result<()> {
+    let sent = {
+        let stream: &UnixStream = stream.as_ref();
+        stream
+            .async_io(Interest::WRITABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut rights = SendAncillaryBuffer::new(&mut space);
+                let fds = [fd.as_fd()];
+                rights.push(SendAncillaryMessage::ScmRights(&fds));
+                let line = [IoSlice::new(line)];
+                Ok(rustix::net::sendmsg(
+                    stream,
+                    &line,
+                    &mut rights,
+                    SendFlags::empty(),
+                )?)
+            })
+            .await?
+    };
+    stream.write_all(&line[sent..]).await
 }

@@ -45,6 +45,84 @@ pub enum Command {
         /// Its new size in bytes.
         bytes: u64,
     },
+    /// Keep the descriptor that comes with the command under a name; see [`super::Client::execute_with`].
+    GetFd {
+        /// The name, which does not begin with a digit.
+        name: &'static str,
+    },
+    /// Switch on what a migration can do besides.
+    MigrateSetCapabilities {
+        /// What is switched on.
+        capabilities: &'static [MigrationCapability],
+    },
+    /// Let a migration take all there is.
+    MigrateSetParameters {
+        /// Bytes per second.
+        max_bandwidth: u64,
+    },
+    /// Write memory and devices into a descriptor that was given a name.
+    Migrate {
+        /// The name.
+        fd: &'static str,
+    },
+    /// Read them from there; the machine was started to wait for this.
+    MigrateIncoming {
+        /// The name.
+        fd: &'static str,
+    },
+    /// How far is the migration?
+    QueryMigrate,
+    /// Give the migration up.
+    MigrateCancel,
+}
+
+/// What a migration can do besides (`MigrationCapability` of QEMU's `qapi/migration.json`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationCapability {
+    /// Tell of every step by [`Event::Migration`].
+    Events,
+    /// Leave the disks alone until the guest runs.
+    LateBlockActivate,
+}
+
+/// How far a migration is (`MigrationStatus` of QEMU's `qapi/migration.json`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MigrationStatus {
+    /// There was none.
+    None,
+    /// It is about to begin.
+    Setup,
+    /// It is under way.
+    Active,
+    /// It is being given up.
+    Cancelling,
+    /// It was given up.
+    Cancelled,
+    /// Everything is written, or read.
+    Completed,
+    /// It failed.
+    Failed,
+    /// Anything else; it is under way.
+    #[serde(other)]
+    Other,
+}
+
+/// The answer to [`Command::QueryMigrate`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MigrationInfo {
+    /// How far it is.
+    #[serde(default = "no_migration")]
+    pub status: MigrationStatus,
+    /// Why it failed.
+    pub error_desc: Option<String>,
+}
+
+const fn no_migration() -> MigrationStatus {
+    MigrationStatus::None
 }
 
 impl Command {
@@ -67,6 +145,13 @@ impl Command {
             Self::InjectNmi => "inject-nmi",
             Self::Balloon { .. } => "balloon",
             Self::BlockResize { .. } => "block_resize",
+            Self::GetFd { .. } => "getfd",
+            Self::MigrateSetCapabilities { .. } => "migrate-set-capabilities",
+            Self::MigrateSetParameters { .. } => "migrate-set-parameters",
+            Self::Migrate { .. } => "migrate",
+            Self::MigrateIncoming { .. } => "migrate-incoming",
+            Self::QueryMigrate => "query-migrate",
+            Self::MigrateCancel => "migrate_cancel",
         }
     }
 
@@ -78,6 +163,19 @@ impl Command {
             Self::Balloon { bytes } => message["arguments"] = json!({"value": bytes}),
             Self::BlockResize { disk, bytes } => {
                 message["arguments"] = json!({"node-name": format!("disk{disk}"), "size": bytes});
+            }
+            Self::GetFd { name } => message["arguments"] = json!({"fdname": name}),
+            Self::MigrateSetCapabilities { capabilities } => {
+                let states = capabilities
+                    .iter()
+                    .map(|c| json!({"capability": c, "state": true}));
+                message["arguments"] = json!({"capabilities": states.collect::<Vec<_>>()});
+            }
+            Self::MigrateSetParameters { max_bandwidth } => {
+                message["arguments"] = json!({"max-bandwidth": max_bandwidth});
+            }
+            Self::Migrate { fd } | Self::MigrateIncoming { fd } => {
+                message["arguments"] = json!({"uri": format!("fd:{fd}")});
             }
             _ => {}
         }
@@ -160,6 +258,11 @@ pub enum Event {
         /// Whether the guest has it open.
         open: bool,
     },
+    /// A migration went a step further; told once [`MigrationCapability::Events`] is on.
+    Migration {
+        /// How far it is.
+        status: MigrationStatus,
+    },
     /// Any other event.
     Other {
         /// QEMU's name of it.
@@ -226,6 +329,15 @@ pub enum RunState {
     InternalError,
     /// The guest has powered off.
     Shutdown,
+    /// A saved state is awaited or being loaded.
+    #[serde(rename = "inmigrate")]
+    Loading,
+    /// The last of a state is being saved.
+    #[serde(rename = "finish-migrate")]
+    Saving,
+    /// A state was saved: what runs on from here is not what the state is of.
+    #[serde(rename = "postmigrate")]
+    Saved,
     /// Anything else.
     #[serde(other)]
     Other,
@@ -296,6 +408,10 @@ impl Event {
             "VSERPORT_CHANGE" => Self::PortChange {
                 id: text(data, "id"),
                 open: data["open"].as_bool() == Some(true),
+            },
+            "MIGRATION" => Self::Migration {
+                status: MigrationStatus::deserialize(&data["status"])
+                    .unwrap_or(MigrationStatus::Other),
             },
             _ => Self::Other {
                 name: name.to_owned(),
