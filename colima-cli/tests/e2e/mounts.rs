@@ -178,7 +178,8 @@ pub(crate) fn a_build_in_the_guest_is_that_of_the_host(world: &World) {
     );
     // The directory that docker itself makes has the time of the build, and so has the digest of the layer; this is
     // what was copied.
-    let script = "cd /deep && find er | sort | xargs stat -c '%n %F %a %u %g %s %Y' && md5sum /all er/*";
+    let script =
+        "cd /deep && find er | sort | xargs stat -c '%n %F %a %u %g %s %Y' && md5sum /all er/*";
     let copied = |image: &str| {
         let run = world.docker(["run", "--rm", image, "sh", "-c", script]);
         run.ok().text().to_owned()
