@@ -7,6 +7,7 @@
 use std::{
     ffi::OsString,
     fs,
+    io::{Seek as _, SeekFrom},
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -14,9 +15,9 @@ use std::{
 };
 
 use colima_vm::machine::qmp::{
-    Client, Command as Qmp, Event, MigrationCapability, MigrationStatus, RunState,
+    Client, Command as Qmp, Event, MigrationCapability, MigrationStatus,
 };
-use tokio::{net::UnixListener, process::Command, time::timeout};
+use tokio::{net::UnixListener, process::Command, sync::broadcast, time::timeout};
 
 use crate::{
     Result, blocking,
@@ -166,9 +167,9 @@ impl Floor {
         let control = UnixListener::bind(work.join("qmp.sock"))?;
         let mut floor = vec![];
         for word in words {
-            // The guest runs as soon as it can; nobody hands sockets over.
+            // Nobody hands sockets over.
             match word.split_once(",fd=") {
-                _ if word == "-S" || word == "-incoming" || word == "defer" => {}
+                _ if word == "-incoming" || word == "defer" => {}
                 Some((socket @ "socket,id=qmp", _)) => {
                     let path = work.join("qmp.sock");
                     floor.push(format!("{socket},path={}", path.display()));
@@ -184,8 +185,7 @@ impl Floor {
                 None => floor.push(word),
             }
         }
-        let incoming = format!("file:{},offset={HEADER}", state.display());
-        floor.extend(["-incoming".to_owned(), incoming]);
+        floor.extend(["-incoming", "defer"].map(str::to_owned));
         Ok(Self {
             arguments: floor,
             control,
@@ -206,37 +206,45 @@ impl Floor {
         let (control, _) = timeout(PATIENCE, self.control.accept()).await??;
         let (qmp, _) = Client::negotiate(control, PATIENCE).await?;
         let mut events = qmp.events();
-        if qmp.query_status(PATIENCE).await?.status != RunState::Running {
-            let resumed = async {
-                while events.recv().await? != Event::Resume {}
-                Result::Ok(())
-            };
-            timeout(PATIENCE, resumed).await??;
-        }
+        let capabilities = &[MigrationCapability::Events];
+        let events_on = Qmp::MigrateSetCapabilities { capabilities };
+        let (name, done) = (
+            "state",
+            Event::Migration {
+                status: MigrationStatus::Completed,
+            },
+        );
+        qmp.execute(&events_on, PATIENCE).await?;
+        let mut state = fs::File::open(&self.state)?;
+        state.seek(SeekFrom::Start(HEADER))?;
+        qmp.execute_with(&Qmp::GetFd { name }, state.into(), PATIENCE)
+            .await?;
+        qmp.execute(&Qmp::MigrateIncoming { fd: name }, PATIENCE)
+            .await?;
+        until(&mut events, &done).await?;
+        qmp.execute(&Qmp::Cont, PATIENCE).await?;
+        until(&mut events, &Event::Resume).await?;
         let running = begin.elapsed();
 
         let begin = Instant::now();
         let file = fs::File::create(&self.state)?;
         qmp.execute(&Qmp::Stop, PATIENCE).await?;
-        let capabilities = &[MigrationCapability::Events];
-        qmp.execute(&Qmp::MigrateSetCapabilities { capabilities }, PATIENCE)
-            .await?;
         let max_bandwidth = 1 << 40;
         qmp.execute(&Qmp::MigrateSetParameters { max_bandwidth }, PATIENCE)
             .await?;
-        let name = "state";
         qmp.execute_with(&Qmp::GetFd { name }, file.try_clone()?.into(), PATIENCE)
             .await?;
         qmp.execute(&Qmp::Migrate { fd: name }, PATIENCE).await?;
-        let done = Event::Migration {
-            status: MigrationStatus::Completed,
-        };
-        let saved = async {
-            while events.recv().await? != done {}
-            Result::Ok(())
-        };
-        timeout(PATIENCE, saved).await??;
+        until(&mut events, &done).await?;
         blocking(move || file.sync_all()).await?;
         Ok((running, begin.elapsed()))
     }
+}
+
+async fn until(events: &mut broadcast::Receiver<Event>, awaited: &Event) -> Result<()> {
+    let seen = async {
+        while events.recv().await? != *awaited {}
+        Result::Ok(())
+    };
+    timeout(PATIENCE, seen).await?
 }
