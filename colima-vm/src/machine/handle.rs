@@ -441,7 +441,8 @@ async fn watch_end(
     };
     // A child of QEMU's cannot hold the sockets open, but nothing may hang on that.
     let _ = timeout(LAST_WORDS, last_words).await;
-    while let Ok(event) = events.try_recv() {
+    events.close();
+    while let Some(event) = events.recv().await {
         note(event);
     }
     exited.send_replace(Some(Exit { status, cause }));
