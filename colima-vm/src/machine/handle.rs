@@ -441,8 +441,7 @@ async fn watch_end(
     };
     // A child of QEMU's cannot hold the sockets open, but nothing may hang on that.
     let _ = timeout(LAST_WORDS, last_words).await;
-    events.close();
-    while let Some(event) = events.recv().await {
+    while let Ok(event) = events.try_recv() {
         note(event);
     }
     exited.send_replace(Some(Exit { status, cause }));
