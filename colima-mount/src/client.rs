@@ -49,6 +49,10 @@ pub struct Patience {
     pub operations: Duration,
     /// How long a new stream may take until it serves; it is dropped then.
     pub handshake: Duration,
+    /// How long a server may answer nothing of what it was asked, over a stream that stands. It is asked then for
+    /// something that needs no disk, for a slow one is not silent; after as long again without any answer the
+    /// stream is given up, as if it were lost.
+    pub silence: Duration,
     /// The name by which a server knows the client: it answers a new stream when nothing that an earlier one of
     /// the name has begun is running any more. Processes that follow each other have the same; `None` is a
     /// random one.
@@ -60,6 +64,7 @@ impl Default for Patience {
         Self {
             operations: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
+            silence: Duration::from_secs(10),
             client: None,
         }
     }

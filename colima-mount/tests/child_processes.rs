@@ -17,6 +17,7 @@ use std::{
 };
 
 use colima_mount::{Access, Root, Server};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::peers;
 
@@ -151,7 +152,8 @@ fn serve(stream: UnixStream, directory: &Path) {
     });
 }
 
-/// Starts a server for each stream, and says so; kills the last one when it is told to.
+/// Starts a server for each stream, and says so; kills (`k`), stops (`z`) or continues (`c`) the last one when it is
+/// told to.
 fn start_servers(mut control: UnixStream, place: &Path) {
     let listener = UnixListener::bind(socket(place)).unwrap();
     control.write_all(b"l").unwrap();
@@ -173,7 +175,12 @@ fn start_servers(mut control: UnixStream, place: &Path) {
     let mut word = [0];
     while control.read_exact(&mut word).is_ok() {
         if let Some(child) = running.lock().unwrap().as_mut() {
-            child.kill().unwrap();
+            let signal = match word[0] {
+                b'z' => Signal::STOP,
+                b'c' => Signal::CONT,
+                _ => Signal::KILL,
+            };
+            kill_process(Pid::from_child(child), signal).unwrap();
         }
     }
     if let Some(mut child) = running.lock().unwrap().take() {

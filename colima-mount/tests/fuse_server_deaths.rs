@@ -58,6 +58,59 @@ fn a_mount_outlives_its_servers() {
 }
 
 #[test]
+fn a_server_that_answers_nothing_is_given_up() {
+    if !mounted::is_possible("a_server_that_answers_nothing_is_given_up") {
+        return;
+    }
+    let _watchdog = mounted::watchdog();
+    let (place, mut servers) = new_place();
+    let at = |name: &str| mountpoint(place.path()).join(name);
+    let runtime = peers::runtime();
+    let (gate, opened) = tokio::sync::watch::channel(true);
+    let guard = runtime.block_on(async {
+        let place = place.path().to_owned();
+        let gated = move || {
+            let (place, mut opened) = (place.clone(), opened.clone());
+            async move {
+                let _ = opened.wait_for(|open| *open).await;
+                dial(place).await
+            }
+        };
+        let mut patience = Patience::default();
+        patience.operations = Duration::from_millis(500);
+        patience.silence = Duration::from_secs(2);
+        let client = Client::over_with(gated, patience).await.unwrap();
+        fuse::mount(client, at("")).await.unwrap()
+    });
+    servers.hear(b's');
+    fs::write(at("before"), "before").unwrap();
+
+    // Stopped for less than it may be: slow, and no error.
+    servers.tell(b'z');
+    let reading = std::thread::spawn({
+        let path = at("before");
+        move || fs::metadata(path.with_file_name("none")).map(drop)
+    });
+    servers.tell(b'c');
+    let error = reading.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+
+    // Stopped for good: an error, and not never.
+    gate.send(false).unwrap();
+    servers.tell(b'z');
+    let io_error = Some(rustix::io::Errno::IO.raw_os_error());
+    eventually("an error", || {
+        fs::write(at("new"), "new").is_err_and(|error| error.raw_os_error() == io_error)
+    });
+    gate.send(true).unwrap();
+    servers.hear(b's');
+    eventually("a server", || fs::write(at("new"), "new").is_ok());
+    assert_eq!(fs::read(at("new")).unwrap(), b"new");
+    assert_eq!(fs::read(at("before")).unwrap(), b"before");
+    runtime.block_on(guard.close()).unwrap();
+}
+
+#[test]
 fn what_changed_while_there_was_no_server_is_seen() {
     if !mounted::is_possible("what_changed_while_there_was_no_server_is_seen") {
         return;

@@ -26,7 +26,7 @@ use tokio::{
 
 use self::{
     doubt::Known,
-    table::{Action, Table},
+    table::{Action, Silence, Table},
 };
 use super::{
     ClientError, Patience,
@@ -75,6 +75,8 @@ struct State {
     outgoing: Option<mpsc::UnboundedSender<(Frame, ())>>,
     /// Whether the stream was of use to anybody.
     useful: bool,
+    /// When the server was heard last.
+    heard: Instant,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl Line {
                 table: Table::new(patience.operations),
                 outgoing: None,
                 useful: false,
+                heard: Instant::now(),
             }),
             waits: Notify::new(),
             serving,
@@ -325,6 +328,7 @@ impl Shared {
             _ = &mut sending => return End::Lost,
             () = &mut receiving => return End::Lost,
             () = serves => return End::Lost,
+            () = self.silence(patience.silence) => return End::Lost,
             _ = unneeded.recv() => {}
         }
         // What was asked last, mostly to close something, is still sent.
@@ -341,6 +345,23 @@ impl Shared {
         let mut serving = self.serving.subscribe();
         // It cannot be gone: it is here.
         let _ = serving.wait_for(|serving| *serving).await;
+    }
+
+    /// Completes when the server of a stream that stands answers nothing.
+    async fn silence(&self, patience: Duration) {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep_until(since + patience).await;
+            let heard = self.state().heard;
+            if heard > since {
+                since = heard;
+                continue;
+            }
+            if self.with(|state| state.table.silent()) == Silence::Gone {
+                return;
+            }
+            since = Instant::now();
+        }
     }
 
     fn connected(&self, outgoing: mpsc::UnboundedSender<(Frame, ())>) {
@@ -389,6 +410,7 @@ impl Shared {
                 return;
             };
             let known = self.with(|state| {
+                state.heard = Instant::now();
                 state.useful |= state.table.is_serving();
                 state.table.reply(id, reply)
             });

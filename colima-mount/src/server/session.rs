@@ -1,6 +1,6 @@
 //! One client: frames in, replies out, and what runs between.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+use std::{collections::VecDeque, future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -211,7 +211,7 @@ where
                 write.write_all(&tail).await.map_err(failed)?;
             }
             if batch.len() < 4 * LARGE {
-                next = outgoing.try_recv().ok();
+                next = at_hand(&mut outgoing).await;
             }
         }
         write.write_all(&batch).await.map_err(failed)?;
@@ -220,6 +220,19 @@ where
         permits.clear();
     }
     Ok(())
+}
+
+/// What is in a queue already.
+///
+/// Not by `try_recv`: when a sender is in the middle of sending it parks the thread, and takes for itself what
+/// would have woken the future that `block_on` polls on that thread (`Rx::try_recv` and `CachedParkThread` of
+/// tokio). Nothing would be read any more.
+async fn at_hand<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
+    poll_fn(|context| match queue.poll_recv(context) {
+        Poll::Ready(item) => Poll::Ready(item),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Answers requests for changes, one after another, as there are some.
@@ -427,4 +440,57 @@ fn weight(frame: &Bytes) -> u32 {
     };
     let asked = (asked as usize).min(MAX_FRAME);
     u32::try_from((frame.len() + asked).div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many threads answer, a session is driven by `block_on`.
+    #[test]
+    fn a_wake_up_is_not_taken_by_a_look_into_the_queue() {
+        const THREADS: u32 = 4;
+        const ROUNDS: u32 = 3000;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (replies, outgoing) = mpsc::unbounded_channel();
+            let (mut write, mut read) = tokio::io::duplex(1 << 20);
+            let mut sending = pin!(send(&mut write, outgoing));
+            for round in 0..ROUNDS {
+                // Each tells that it is done after its reply, as a request does.
+                let (done, mut finished) = mpsc::unbounded_channel();
+                for id in 0..THREADS {
+                    let (replies, done) = (replies.clone(), done.clone());
+                    tokio::task::spawn_blocking(move || {
+                        let _ = replies.send((Reply::ok().encode(id), ()));
+                        let _ = done.send(());
+                    });
+                }
+                drop(done);
+                let answered = async {
+                    while finished.recv().await.is_some() {}
+                    let mut buffer = BytesMut::new();
+                    for _ in 0..THREADS {
+                        assert!(
+                            frame(&mut read, &mut buffer, MAX_FRAME)
+                                .await
+                                .unwrap()
+                                .is_some()
+                        );
+                    }
+                };
+                tokio::select! {
+                    _ = &mut sending => unreachable!("the queue is open"),
+                    () = answered => {}
+                    () = tokio::time::sleep(std::time::Duration::from_secs(60)) => {
+                        unreachable!("round {round} does not end")
+                    }
+                }
+            }
+        });
+    }
 }

@@ -66,6 +66,19 @@ enum Reason {
     Look(u64, Before),
     /// Something that is closed because nobody wants it.
     Nobody,
+    /// Whether anybody is there.
+    Ping,
+}
+
+/// What a server that has not been heard of for a while is thought to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// It owes nothing.
+    Idle,
+    /// It owes answers, and was asked whether it is there.
+    Asked,
+    /// It did not answer that either.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -360,7 +373,7 @@ impl<A> Table<A> {
     pub(crate) fn reply(&mut self, id: u32, reply: Reply) -> Result<(), Malformed> {
         match self.ids.remove(&id) {
             None => return Err(Malformed),
-            Some(Reason::Nobody) => {}
+            Some(Reason::Nobody | Reason::Ping) => {}
             Some(Reason::Reopen(number)) => {
                 let opened = match reply {
                     Reply::Extended(mut body) => Some(Opened::take(&mut body)?),
@@ -407,6 +420,28 @@ impl<A> Table<A> {
             }
         }
         Ok(())
+    }
+
+    /// Nothing was heard on this stream for a while.
+    pub(crate) fn silent(&mut self) -> Silence {
+        let asked = |reason: &Reason| matches!(reason, Reason::Ping);
+        if self.ids.values().any(asked) {
+            return Silence::Gone;
+        }
+        let calls = &self.calls;
+        let owed = |reason: &Reason| match reason {
+            // Nothing changes for as long as it likes.
+            Reason::Call(ticket) => {
+                (calls.get(ticket)).is_none_or(|call| !matches!(call.request, Request::Changes {}))
+            }
+            _ => true,
+        };
+        if !self.ids.values().any(owed) {
+            return Silence::Idle;
+        }
+        // Needs no disk, and waits for nothing else.
+        self.send(Reason::Ping, Request::Limits {});
+        Silence::Asked
     }
 
     /// When the next call has waited long enough.
