@@ -14,6 +14,7 @@ use crate::{
     },
     environment::Environment,
     exit_code::ExitCode,
+    instance::Probe,
     progress::{Progress, Screen, Style},
     state_dir::{ProfilePaths, StateDir, StateDirError},
 };
@@ -187,6 +188,18 @@ impl<'a> Context<'a> {
             program,
             arguments: arguments.map(ToOwned::to_owned).into(),
         })
+    }
+
+    /// What there is of the profile. An answer that does not come is an error.
+    async fn probe(&self) -> Result<Probe, CommandError> {
+        self.state.check_version().map_err(state_error)?;
+        let machine_runs = || {
+            let runs = colima_vm::machine::Machine::is_running(&self.paths.machine_dir);
+            runs.unwrap_or(true)
+        };
+        let probed = self.daemon()?.probe(machine_runs).await;
+        let probed = probed.map_err(client_error)?;
+        Ok(probed.unwrap_or_else(|| Probe::at_rest(&self.paths)))
     }
 
     /// A daemon that runs or, where the machine runs without one, a new one that takes it over.

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub mod client;
+mod probe;
 
 /// Version of this protocol. A daemon of another version is replaced by one of ours: it holds
 /// nothing that its successor does not find again.

@@ -20,13 +20,12 @@ use colima_vm::{
 use super::{
     Context,
     configuration::{Configuration, TemplateUse},
-    print, status,
+    print,
 };
 use crate::{
     args::DoctorArgs,
     assembly,
     command_error::CommandError,
-    control::Request,
     docker_context::DockerContexts,
     doctor::{Kvm, Observed, ProfileSeen, Program, Purpose, examine, human, in_json, is_well},
     exit_code::ExitCode,
@@ -209,14 +208,8 @@ fn wanted(context: &Context<'_>) -> Result<Config, String> {
 
 /// What the machine says, and the port that is its own.
 async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
-    let probed = async {
-        match context.ask_if_running(&Request::Status).await? {
-            Some(mut talk) => status::answer(&mut talk).await,
-            None => Ok(Probe::Stopped),
-        }
-    };
-    match probed.await {
-        Ok(Probe::Stopped) => (ProfileSeen::Stopped, None),
+    match context.probe().await {
+        Ok(Probe::Stopped | Probe::Suspended { .. }) => (ProfileSeen::Stopped, None),
         Ok(Probe::Running {
             record,
             mut problems,

@@ -6,7 +6,6 @@ use super::{Context, print, say, state_error, status};
 use crate::{
     args::ListArgs,
     command_error::CommandError,
-    control::Request,
     exit_code::ExitCode,
     instance::{InstanceRecord, Probe},
     output::{list_json, list_table},
@@ -44,7 +43,7 @@ pub(super) async fn run(
         })
         .collect();
     let defaults = Config::default();
-    let probes = join_all(contexts.iter().map(probe)).await;
+    let probes = join_all(contexts.iter().map(Context::probe)).await;
     for (context, probe) in contexts.iter().zip(probes) {
         // A record that cannot be read is `status`'s to complain about.
         let last = InstanceRecord::find(&context.paths.record).unwrap_or_default();
@@ -69,13 +68,6 @@ pub(super) async fn run(
         list_table(&entries)
     })?;
     Ok(ExitCode::Ok)
-}
-
-async fn probe(context: &Context<'_>) -> Result<Probe, CommandError> {
-    match context.ask_if_running(&Request::Status).await? {
-        Some(mut talk) => status::answer(&mut talk).await,
-        None => Ok(Probe::at_rest(&context.paths)),
-    }
 }
 
 /// Runs all at once and keeps their order.

@@ -2,11 +2,10 @@
 
 use colima_core::{Arch, boot::Runtime, config::Config};
 
-use super::{Context, client_error, print, unexpected};
+use super::{Context, print};
 use crate::{
     args::StatusArgs,
     command_error::{CommandError, ErrorKind, naming},
-    control::{Reply, Request, client::Conversation},
     exit_code::ExitCode,
     instance::{InstanceRecord, Probe},
     output::{Detail, ListEntry, State, StatusReport},
@@ -16,10 +15,7 @@ pub(super) async fn run(
     context: &Context<'_>,
     args: &StatusArgs,
 ) -> Result<ExitCode, CommandError> {
-    let probe = match context.ask_if_running(&Request::Status).await? {
-        Some(mut talk) => answer(&mut talk).await?,
-        None => Probe::at_rest(&context.paths),
-    };
+    let probe = context.probe().await?;
     let Probe::Running {
         record,
         problems,
@@ -80,14 +76,6 @@ pub(super) fn not_usable(context: &Context<'_>, probe: Probe) -> CommandError {
         Probe::Suspended { size } => on_its_way(&format!("suspended, {size} on disk"))
             .hint(format!("it goes on: {}", context.start_command())),
         _ => context.not_running(),
-    }
-}
-
-/// The probe that a daemon answers with.
-pub(super) async fn answer(talk: &mut Conversation) -> Result<Probe, CommandError> {
-    match talk.answer().await.map_err(client_error)? {
-        Reply::Status(probe) => Ok(*probe),
-        other => Err(unexpected(&other)),
     }
 }
 
