@@ -14,7 +14,7 @@ use crate::{
     },
     environment::Environment,
     exit_code::ExitCode,
-    instance::Probe,
+    instance::{Probe, is_stopped},
     progress::{Progress, Screen, Style},
     state_dir::{ProfilePaths, StateDir, StateDirError},
 };
@@ -387,9 +387,19 @@ fn client_error(error: ClientError) -> CommandError {
         ClientError::Silent { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Failure,
     };
+    let hint = match &error {
+        // Its machine does not notice, and the next command finds it again.
+        ClientError::Silent {
+            process: Some(pid), ..
+        } => match is_stopped(pid) {
+            true => format!("a signal has stopped it, let it go on: kill -CONT {pid}"),
+            false => format!("end it alone, the machine runs on: kill -KILL {pid}"),
+        },
+        _ => "what it wrote is printed by: colima logs".to_owned(),
+    };
     CommandError::new(kind, "the profile's daemon does not serve")
         .caused_by(&error)
-        .hint("what it wrote is printed by: colima logs")
+        .hint(hint)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "taken by map_err")]

@@ -21,6 +21,7 @@ use super::{
     Context,
     configuration::{Configuration, TemplateUse},
     print,
+    status::problems_of,
 };
 use crate::{
     args::DoctorArgs,
@@ -210,13 +211,15 @@ fn wanted(context: &Context<'_>) -> Result<Config, String> {
 async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
     match context.probe().await {
         Ok(Probe::Stopped | Probe::Suspended { .. }) => (ProfileSeen::Stopped, None),
-        Ok(Probe::Running {
-            record,
-            mut problems,
-            ports,
-            mounts,
-        }) => {
-            problems.extend(mounts.into_iter().filter_map(|mount| mount.problem));
+        Ok(
+            ref probe @ Probe::Running {
+                ref record,
+                ref ports,
+                ..
+            },
+        ) => {
+            let problems = problems_of(context, probe);
+            let ports = ports.clone();
             let conflicts = ports.map_or_else(Vec::new, |ports| ports.conflicts);
             let seen = ProfileSeen::Running {
                 problems,
@@ -224,7 +227,12 @@ async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
             };
             (seen, record.ssh_port)
         }
-        Ok(Probe::Stranded { why }) | Err(why) => (ProfileSeen::Unusable(why.what), None),
+        Ok(Probe::Stranded { why }) | Err(why) => {
+            let problems = problems_of(context, &Probe::Stranded { why });
+            let problem = problems.into_iter().next();
+            let seen = problem.map_or(ProfileSeen::Changing, ProfileSeen::Unusable);
+            (seen, None)
+        }
         Ok(_) => (ProfileSeen::Changing, None),
     }
 }

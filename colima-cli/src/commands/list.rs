@@ -7,8 +7,8 @@ use crate::{
     args::ListArgs,
     command_error::CommandError,
     exit_code::ExitCode,
-    instance::{InstanceRecord, Probe},
-    output::{list_json, list_table},
+    instance::{InstanceRecord, Probe, Problem},
+    output::{escaped, list_json, list_table},
 };
 
 /// Asks all profiles at once: one that does not answer delays none.
@@ -48,16 +48,14 @@ pub(super) async fn run(
         // A record that cannot be read is `status`'s to complain about.
         let last = InstanceRecord::find(&context.paths.record).unwrap_or_default();
         // One that does not answer hides no other.
-        let probe = probe.unwrap_or_else(|why| {
-            say(&format!("{}: {why}", context.profile));
-            Probe::Stranded { why }
-        });
-        entries.push(status::entry(
-            context.profile.as_str(),
-            &probe,
-            last.as_ref(),
-            &defaults,
-        ));
+        let probe = probe.unwrap_or_else(|why| Probe::Stranded { why });
+        entries.push(status::entry(context, &probe, last.as_ref(), &defaults));
+    }
+    for entry in entries.iter().filter(|_| !args.json) {
+        for Problem { what, hint } in &entry.problems {
+            say(&escaped(&format!("{}: {what}", entry.name)));
+            say(&escaped(&format!("  hint: {hint}")));
+        }
     }
     if entries.is_empty() {
         say("there is no profile yet: colima start");

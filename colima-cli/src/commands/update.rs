@@ -6,6 +6,7 @@ use crate::{
     command_error::{CommandError, ErrorKind},
     exit_code::ExitCode,
     instance::Probe,
+    output::escaped,
 };
 
 /// Packages of the runtime that are installed, one `NAME VERSION` per line.
@@ -74,7 +75,8 @@ async fn is_well(context: &Context<'_>) -> Result<ExitCode, CommandError> {
     match context.probe().await? {
         Probe::Running { problems, .. } => {
             for problem in problems {
-                say(&format!("note: {problem}"));
+                let problem = problem.for_profile(&context.profile);
+                say(&escaped(&format!("note: {problem}")));
             }
             Ok(ExitCode::Ok)
         }

@@ -3,12 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Context, print};
-use crate::{
-    command_error::CommandError,
-    exit_code::ExitCode,
-    instance::Probe,
-    output::escaped,
-};
+use crate::{command_error::CommandError, exit_code::ExitCode, instance::Probe, output::escaped};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<ExitCode, CommandError> {
     let mut text = format!("colima version {}\n", env!("CARGO_PKG_VERSION"));

@@ -45,18 +45,19 @@ impl DaemonFiles {
                 None => Ok(None),
             }
         };
-        let silent = || ClientError::Silent {
-            log: self.log.clone(),
-        };
-        if let Some(probe) = timeout(LIMIT, living).await.map_err(|_| silent())?? {
-            return Ok(Some(probe));
+        match timeout(LIMIT, living).await {
+            Ok(Ok(None)) => {}
+            Ok(probed) => return probed,
+            Err(_) => return Err(self.silent().await),
         }
         if !machine_runs() {
             return Ok(None);
         }
         let mut talk = self.ask(&Request::Status).await?;
-        let answer = timeout(LIMIT, probe_in(&mut talk)).await;
-        answer.map_err(|_| silent())?.map(Some)
+        match timeout(LIMIT, probe_in(&mut talk)).await {
+            Ok(probed) => probed.map(Some),
+            Err(_) => Err(self.silent().await),
+        }
     }
 }
 
@@ -155,8 +156,9 @@ mod tests {
         // The system takes the connection, nobody answers: a daemon that is stopped by a signal.
         let _listener = UnixListener::bind(&files.socket).unwrap();
         let probed = files.probe(|| true).await;
+        let ours = i32::try_from(std::process::id()).unwrap();
         assert!(
-            matches!(probed, Err(ClientError::Silent { .. })),
+            matches!(probed, Err(ClientError::Silent { process: Some(pid), .. }) if pid == ours),
             "{probed:?}"
         );
     }
