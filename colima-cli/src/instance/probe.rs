@@ -22,7 +22,7 @@ use super::{Instance, InstanceRecord, PortReport, Problem, is_stopped, room};
 use crate::{command_error::CommandError, mounts::MountHealth, state_dir::ProfilePaths};
 
 /// Each part gets this long to answer; they are asked at once.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1300);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What the daemon knows of its instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
