@@ -14,6 +14,7 @@ use crate::{
     },
     environment::Environment,
     exit_code::ExitCode,
+    instance::{Probe, is_stopped},
     progress::{Progress, Screen, Style},
     state_dir::{ProfilePaths, StateDir, StateDirError},
 };
@@ -187,6 +188,18 @@ impl<'a> Context<'a> {
             program,
             arguments: arguments.map(ToOwned::to_owned).into(),
         })
+    }
+
+    /// What there is of the profile. An answer that does not come is an error.
+    async fn probe(&self) -> Result<Probe, CommandError> {
+        self.state.check_version().map_err(state_error)?;
+        let machine_runs = || {
+            let runs = colima_vm::machine::Machine::is_running(&self.paths.machine_dir);
+            runs.unwrap_or(true)
+        };
+        let probed = self.daemon()?.probe(machine_runs).await;
+        let probed = probed.map_err(client_error)?;
+        Ok(probed.unwrap_or_else(|| Probe::at_rest(&self.paths)))
     }
 
     /// A daemon that runs or, where the machine runs without one, a new one that takes it over.
@@ -374,9 +387,19 @@ fn client_error(error: ClientError) -> CommandError {
         ClientError::Silent { .. } => ErrorKind::Timeout,
         _ => ErrorKind::Failure,
     };
+    let hint = match &error {
+        // Its machine does not notice, and the next command finds it again.
+        ClientError::Silent {
+            process: Some(pid), ..
+        } => match is_stopped(pid) {
+            true => format!("a signal has stopped it, let it go on: kill -CONT {pid}"),
+            false => format!("end it alone, the machine runs on: kill -KILL {pid}"),
+        },
+        _ => "what it wrote is printed by: colima logs".to_owned(),
+    };
     CommandError::new(kind, "the profile's daemon does not serve")
         .caused_by(&error)
-        .hint("what it wrote is printed by: colima logs")
+        .hint(hint)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "taken by map_err")]

@@ -12,15 +12,16 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use crate::{
     command_error::CommandError,
-    instance::{InstanceSpec, Probe},
+    instance::{Happening, InstanceSpec, Probe},
     mounts::Share,
 };
 
 pub mod client;
+mod probe;
 
 /// Version of this protocol. A daemon of another version is replaced by one of ours: it holds
 /// nothing that its successor does not find again.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const LONGEST_LINE: u64 = 4 << 20;
 
@@ -58,7 +59,8 @@ pub enum Request {
     },
     /// Tell when it does not run any more, whoever ends it. Answered by [`Reply::Stopped`] then.
     AwaitEnd,
-    /// Tell the state, now and whenever it changes. Answered by [`Reply::State`]s, without end.
+    /// Tell the state, now and whenever it changes. Answered by [`Reply::State`]s and
+    /// [`Reply::Happened`]s, without end.
     Events,
     /// Follows another request on its connection: that one is not wanted any more.
     Withdraw,
@@ -117,6 +119,11 @@ pub enum Reply {
     State {
         /// Now.
         state: LifeState,
+    },
+    /// Something happened to the machine.
+    Happened {
+        /// What.
+        happening: Happening,
     },
     /// The daemon is about to exit; the machine is not.
     Retired,

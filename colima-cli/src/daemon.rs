@@ -23,13 +23,13 @@ use colima_net::relay::SocketFile;
 use tokio::{
     io::{AsyncReadExt, BufReader},
     net::UnixStream,
-    sync::{Mutex, watch},
+    sync::{Mutex, broadcast, watch},
 };
 
 use crate::{
     command_error::{CommandError, ErrorKind},
     control::{self, Reply, Request, Stage, Started, StopManner, Stopped, WhenSuspended},
-    instance::{BroughtUp, Found, Instance, InstanceSpec, Probe, Stranded},
+    instance::{BroughtUp, Found, Happening, Instance, InstanceSpec, Probe, Stranded},
     state_dir::ProfilePaths,
 };
 
@@ -47,6 +47,9 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a daemon waits for one that is leaving.
 const PREDECESSOR_LEAVES_WITHIN: Duration = Duration::from_secs(30);
+
+/// Happenings that a slow listener may not have read yet; beyond that it misses the oldest.
+const MOST_UNTOLD: usize = 64;
 
 /// How long accepting pauses when the system lacks something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -93,6 +96,7 @@ struct Daemon {
     /// Changed under the lock, watched without it.
     phase: watch::Sender<Phase>,
     change: Mutex<()>,
+    happenings: broadcast::Sender<Happening>,
     clients: watch::Sender<usize>,
     retired: watch::Sender<bool>,
 }
@@ -116,6 +120,7 @@ pub async fn serve(
     let daemon = Arc::new(Daemon {
         phase: watch::Sender::new(Phase::Idle),
         change: Mutex::new(()),
+        happenings: broadcast::Sender::new(MOST_UNTOLD),
         clients: watch::Sender::new(0),
         retired: watch::Sender::new(false),
         paths,
@@ -319,6 +324,9 @@ impl Daemon {
         self.phase.send_replace(Phase::Running(instance.clone()));
         let daemon = self.clone();
         tokio::spawn(async move {
+            // Nobody needs to listen.
+            let tell = |happening| drop(daemon.happenings.send(happening));
+            instance.supervise(tell).await;
             let how = instance.ended().await;
             let _guard = daemon.change.lock().await;
             let still_ours = matches!(

@@ -127,7 +127,7 @@ pub fn examine(seen: &Observed) -> Vec<Finding> {
     findings.push(host::user_namespaces(seen));
     findings.push(host::disk(seen.free.as_ref()));
     findings.push(host::resources(seen.host, &seen.wanted));
-    findings.push(surroundings::profile(&seen.profile));
+    findings.extend(surroundings::profile(&seen.profile));
     findings.extend(surroundings::network(seen));
     findings.push(surroundings::docker(seen));
     findings.push(surroundings::state(&seen.state));

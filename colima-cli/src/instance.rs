@@ -28,11 +28,14 @@ mod mounts;
 mod nerdctl;
 mod ports;
 mod probe;
+mod problem;
 mod provision;
 mod record;
 mod relays;
 mod resume;
+mod room;
 mod start;
+mod supervision;
 mod suspend;
 mod unfinished;
 
@@ -45,9 +48,13 @@ pub use nerdctl::GuestNerdctl;
 use ports::HostPorts;
 pub use ports::{Forwarding, OpenPort, PortReport, PortSettings};
 pub use probe::Probe;
+pub use problem::Problem;
+pub(crate) use problem::is_stopped;
 pub use record::InstanceRecord;
 use relays::Relays;
 pub use resume::BroughtUp;
+use supervision::DiskErrors;
+pub use supervision::Happening;
 use unfinished::Unfinished;
 
 /// Whoever watches a start.
@@ -154,6 +161,7 @@ pub struct Instance {
     relays: Relays,
     ports: HostPorts,
     mounts: HostMounts,
+    disk_errors: DiskErrors,
 }
 
 /// What [`Instance::find`] found.
@@ -256,6 +264,7 @@ impl Instance {
                 Found::Instance(Box::new(Self {
                     paths: paths.clone(),
                     mounts: HostMounts::open(&machine, &record.spec.mounts),
+                    disk_errors: DiskErrors::default(),
                     record,
                     machine,
                     agent,

@@ -10,7 +10,14 @@ use std::{
 use colima_core::{Arch, Bytes, boot::Runtime, mounts::MountAccess};
 use serde_json::{Map, Value, json};
 
-use crate::{instance::PortReport, mounts::MountHealth};
+use crate::{
+    instance::{PortReport, Problem},
+    mounts::MountHealth,
+};
+
+/// Version of the JSON of `status` and `list`. It grows when a key goes or changes its meaning; one more key is no
+/// new version.
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// The state of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +86,8 @@ pub struct StatusReport {
     pub display_name: String,
     /// The profile's state.
     pub state: State,
-    /// What is wrong, one line each.
-    pub problems: Vec<String>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
     /// What runs the machine, such as `QEMU`, and how, such as `tcg`.
     pub driver: String,
     /// How processors are virtualised: `kvm`, `hvf`, `tcg`.
@@ -159,8 +166,9 @@ impl StatusReport {
                 format_args!("  port conflict: {}\n", escaped(conflict)),
             );
         }
-        for problem in &self.problems {
-            push(&mut text, format_args!("  problem: {}\n", escaped(problem)));
+        for Problem { what, hint } in &self.problems {
+            push(&mut text, format_args!("  problem: {}\n", escaped(what)));
+            push(&mut text, format_args!("    hint: {}\n", escaped(hint)));
         }
         text
     }
@@ -170,6 +178,7 @@ impl StatusReport {
     pub fn json(&self) -> String {
         let mut object = Map::new();
         let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        put("schema_version", json!(SCHEMA_VERSION));
         put("display_name", json!(self.display_name));
         put("driver", json!(self.driver));
         put("arch", json!(self.arch));
@@ -203,11 +212,21 @@ impl StatusReport {
         }
         let mounts: Vec<Value> = self.mounts.iter().map(object_of).collect();
         put("mounts", json!(mounts));
-        if !self.problems.is_empty() {
-            put("problems", json!(self.problems));
-        }
+        put("problems", json!(self.problems));
         format!("{}\n", Value::Object(object))
     }
+}
+
+/// What `status --json` says of a profile whose machine cannot be asked.
+#[must_use]
+pub fn at_rest_json(display_name: &str, state: State, problems: &[Problem]) -> String {
+    let object = json!({
+        "schema_version": SCHEMA_VERSION,
+        "display_name": display_name,
+        "state": state.as_str(),
+        "problems": problems,
+    });
+    format!("{object}\n")
 }
 
 /// How a socket is told to its clients.
@@ -222,6 +241,8 @@ pub struct ListEntry {
     pub name: String,
     /// The profile's state.
     pub state: State,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
     /// The guest's architecture.
     pub arch: Arch,
     /// Processors.
@@ -363,6 +384,7 @@ pub fn list_json(entries: &[ListEntry]) -> String {
     for entry in entries {
         let mut object = Map::new();
         let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+        put("schema_version", json!(SCHEMA_VERSION));
         put("name", json!(entry.name));
         put("status", json!(entry.state.colima_word()));
         put("arch", json!(entry.arch));
@@ -376,6 +398,7 @@ pub fn list_json(entries: &[ListEntry]) -> String {
             put("runtime", json!(runtime.as_str()));
         }
         put("state", json!(entry.state.as_str()));
+        put("problems", json!(entry.problems));
         push(&mut lines, format_args!("{}\n", Value::Object(object)));
     }
     lines

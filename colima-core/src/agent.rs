@@ -11,11 +11,12 @@
 //! Versions: the agent accepts [`PROTOCOL_VERSION`] and the one before it, because after a resume the
 //! agent in memory may be older than the program on the host. An older agent answers a request that it
 //! does not know with [`Reply::Failed`]. Version 2 added the two requests about ports, version 3 the three about
-//! mounts.
+//! mounts, version 4 [`Request::Vitals`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Bytes,
     mounts::{GuestMount, MountState},
     ports::GuestPort,
 };
@@ -24,7 +25,7 @@ use crate::{
 pub const SERVICE: &str = "agent";
 
 /// The version of this protocol.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The longest line either side reads before it gives up, in bytes.
 pub const LONGEST_LINE: usize = 1 << 20;
@@ -85,6 +86,8 @@ pub enum Request {
     },
     /// Tell the mounts. Answered by [`Reply::Mounts`].
     Mounts,
+    /// Tell what nobody notices until it hurts. Answered by [`Reply::Vitals`].
+    Vitals,
 }
 
 /// What the agent answers.
@@ -155,6 +158,22 @@ pub enum Reply {
         /// By port.
         mounts: Vec<MountState>,
     },
+    /// The answer to [`Request::Vitals`].
+    Vitals {
+        /// The guest's clock, in nanoseconds since the Unix epoch.
+        unix_nanos: u64,
+        /// The file system of the data disk; `None` where it is not mounted.
+        data_disk: Option<Space>,
+    },
+}
+
+/// The size of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// All of it.
+    pub size: Bytes,
+    /// What may still be written.
+    pub available: Bytes,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, io, time::Duration};
 
 use colima_core::{
     Command, Connect, Endpoint, Guest, Output,
-    agent::{LONGEST_LINE, Reply, Request, SERVICE},
+    agent::{LONGEST_LINE, Reply, Request, SERVICE, Space},
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -38,6 +38,15 @@ pub struct Hello {
     pub version: String,
     /// Changes with every boot of the guest.
     pub boot_id: String,
+}
+
+/// What nobody notices until it hurts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// The guest's clock.
+    pub since_epoch: Duration,
+    /// The file system of the data disk; `None` where it is not mounted.
+    pub data_disk: Option<Space>,
 }
 
 /// A stage that the guest's boot reached.
@@ -168,6 +177,25 @@ impl<C: Connect> Agent<C> {
     pub async fn set_clock(&self, since_epoch: Duration) -> Result<(), AgentError> {
         let unix_nanos = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
         self.order(&Request::SetClock { unix_nanos }).await
+    }
+
+    /// Asks for the guest's clock and the room on its data disk.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Failed`] when the agent is too old to know the question.
+    pub async fn vitals(&self) -> Result<Vitals, AgentError> {
+        let mut talk = self.ask(&Request::Vitals).await?;
+        match read_reply(&mut talk).await? {
+            Reply::Vitals {
+                unix_nanos,
+                data_disk,
+            } => Ok(Vitals {
+                since_epoch: Duration::from_nanos(unix_nanos),
+                data_disk,
+            }),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Tells the guest to power off in order; returns when it has taken the order.

@@ -49,7 +49,7 @@ use colima_core::Connect;
 use tokio::sync::Semaphore;
 
 pub use conflict::{Cause, Conflict, obstacle};
-pub use owner::Owner;
+pub use owner::{Owner, deserted};
 pub use rules::{Action, Bind, Forward, Place, Plan, Rule, Rules};
 
 use listen::Listening;

@@ -33,6 +33,9 @@ pub enum EnvShell {
 /// `colima events`
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
+    /// Lines of JSON; there is no other form.
+    #[arg(short, long)]
+    pub json: bool,
     /// The profile.
     #[command(flatten)]
     pub profile: ProfileArg,

@@ -20,13 +20,13 @@ use colima_vm::{
 use super::{
     Context,
     configuration::{Configuration, TemplateUse},
-    print, status,
+    print,
+    status::problems_of,
 };
 use crate::{
     args::DoctorArgs,
     assembly,
     command_error::CommandError,
-    control::Request,
     docker_context::DockerContexts,
     doctor::{Kvm, Observed, ProfileSeen, Program, Purpose, examine, human, in_json, is_well},
     exit_code::ExitCode,
@@ -209,21 +209,17 @@ fn wanted(context: &Context<'_>) -> Result<Config, String> {
 
 /// What the machine says, and the port that is its own.
 async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
-    let probed = async {
-        match context.ask_if_running(&Request::Status).await? {
-            Some(mut talk) => status::answer(&mut talk).await,
-            None => Ok(Probe::Stopped),
-        }
-    };
-    match probed.await {
-        Ok(Probe::Stopped) => (ProfileSeen::Stopped, None),
-        Ok(Probe::Running {
-            record,
-            mut problems,
-            ports,
-            mounts,
-        }) => {
-            problems.extend(mounts.into_iter().filter_map(|mount| mount.problem));
+    match context.probe().await {
+        Ok(Probe::Stopped | Probe::Suspended { .. }) => (ProfileSeen::Stopped, None),
+        Ok(
+            ref probe @ Probe::Running {
+                ref record,
+                ref ports,
+                ..
+            },
+        ) => {
+            let problems = problems_of(context, probe);
+            let ports = ports.clone();
             let conflicts = ports.map_or_else(Vec::new, |ports| ports.conflicts);
             let seen = ProfileSeen::Running {
                 problems,
@@ -231,7 +227,12 @@ async fn profile(context: &Context<'_>) -> (ProfileSeen, Option<u16>) {
             };
             (seen, record.ssh_port)
         }
-        Ok(Probe::Stranded { why }) | Err(why) => (ProfileSeen::Unusable(why.what), None),
+        Ok(Probe::Stranded { why }) | Err(why) => {
+            let problems = problems_of(context, &Probe::Stranded { why });
+            let problem = problems.into_iter().next();
+            let seen = problem.map_or(ProfileSeen::Changing, ProfileSeen::Unusable);
+            (seen, None)
+        }
         Ok(_) => (ProfileSeen::Changing, None),
     }
 }

@@ -1,12 +1,12 @@
 //! `colima events`.
 
 use colima_core::ProfileName;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Context, client_error, print, signals, state_error, unexpected};
 use crate::{
     command_error::CommandError,
-    control::{LifeState, Reply, Request},
+    control::{Reply, Request},
     exit_code::ExitCode,
 };
 
@@ -23,18 +23,24 @@ pub(super) async fn run(context: &Context<'_>) -> Result<ExitCode, CommandError>
             () = signals.next() => return Ok(ExitCode::Ok),
         };
         match reply {
-            Reply::State { state } => print(line(&context.profile, state))?,
+            Reply::State { state } => {
+                print(line(&context.profile, &json!({ "state": state })))?;
+            }
+            Reply::Happened { happening } => print(line(&context.profile, &json!(happening)))?,
             other => return Err(unexpected(&other)),
         }
     }
 }
 
-fn line(profile: &ProfileName, state: LifeState) -> String {
+/// A line that says when and where something is or happened.
+fn line(profile: &ProfileName, what: &Value) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let event = json!({
+    let mut event = json!({
         "time": now.unwrap_or_default().as_secs(),
         "profile": profile.as_str(),
-        "state": state,
     });
+    if let (Value::Object(event), Value::Object(what)) = (&mut event, what) {
+        event.extend(what.clone());
+    }
     format!("{event}\n")
 }

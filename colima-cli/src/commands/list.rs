@@ -6,10 +6,9 @@ use super::{Context, print, say, state_error, status};
 use crate::{
     args::ListArgs,
     command_error::CommandError,
-    control::Request,
     exit_code::ExitCode,
-    instance::{InstanceRecord, Probe},
-    output::{list_json, list_table},
+    instance::{InstanceRecord, Probe, Problem},
+    output::{escaped, list_json, list_table},
 };
 
 /// Asks all profiles at once: one that does not answer delays none.
@@ -44,21 +43,19 @@ pub(super) async fn run(
         })
         .collect();
     let defaults = Config::default();
-    let probes = join_all(contexts.iter().map(probe)).await;
+    let probes = join_all(contexts.iter().map(Context::probe)).await;
     for (context, probe) in contexts.iter().zip(probes) {
         // A record that cannot be read is `status`'s to complain about.
         let last = InstanceRecord::find(&context.paths.record).unwrap_or_default();
         // One that does not answer hides no other.
-        let probe = probe.unwrap_or_else(|why| {
-            say(&format!("{}: {why}", context.profile));
-            Probe::Stranded { why }
-        });
-        entries.push(status::entry(
-            context.profile.as_str(),
-            &probe,
-            last.as_ref(),
-            &defaults,
-        ));
+        let probe = probe.unwrap_or_else(|why| Probe::Stranded { why });
+        entries.push(status::entry(context, &probe, last.as_ref(), &defaults));
+    }
+    for entry in entries.iter().filter(|_| !args.json) {
+        for Problem { what, hint } in &entry.problems {
+            say(&escaped(&format!("{}: {what}", entry.name)));
+            say(&escaped(&format!("  hint: {hint}")));
+        }
     }
     if entries.is_empty() {
         say("there is no profile yet: colima start");
@@ -69,13 +66,6 @@ pub(super) async fn run(
         list_table(&entries)
     })?;
     Ok(ExitCode::Ok)
-}
-
-async fn probe(context: &Context<'_>) -> Result<Probe, CommandError> {
-    match context.ask_if_running(&Request::Status).await? {
-        Some(mut talk) => status::answer(&mut talk).await,
-        None => Ok(Probe::at_rest(&context.paths)),
-    }
 }
 
 /// Runs all at once and keeps their order.

@@ -60,11 +60,7 @@ async fn list(context: &Context<'_>, args: &MountListArgs) -> Result<ExitCode, C
 
 /// What a running machine has.
 pub(super) async fn mounts(context: &Context<'_>) -> Result<Vec<MountHealth>, CommandError> {
-    let probe = match context.ask_if_running(&Request::Status).await? {
-        Some(mut talk) => status::answer(&mut talk).await?,
-        None => Probe::Stopped,
-    };
-    match probe {
+    match context.probe().await? {
         Probe::Running { mounts, .. } => Ok(mounts),
         other => Err(status::not_usable(context, other)),
     }

@@ -4,7 +4,6 @@ use super::{Context, print, say, status};
 use crate::{
     args::{PortListArgs, PortVerb},
     command_error::{CommandError, ErrorKind},
-    control::Request,
     exit_code::ExitCode,
     instance::Probe,
     output::{escaped, port_json, port_table},
@@ -17,10 +16,7 @@ pub(super) async fn run(context: &Context<'_>, verb: &PortVerb) -> Result<ExitCo
 }
 
 async fn list(context: &Context<'_>, args: &PortListArgs) -> Result<ExitCode, CommandError> {
-    let probe = match context.ask_if_running(&Request::Status).await? {
-        Some(mut talk) => status::answer(&mut talk).await?,
-        None => Probe::at_rest(&context.paths),
-    };
+    let probe = context.probe().await?;
     let Probe::Running { ports, .. } = probe else {
         return Err(status::not_usable(context, probe));
     };

@@ -2,24 +2,20 @@
 
 use colima_core::{Arch, boot::Runtime, config::Config};
 
-use super::{Context, client_error, print, unexpected};
+use super::{Context, print};
 use crate::{
     args::StatusArgs,
-    command_error::{CommandError, ErrorKind, naming},
-    control::{Reply, Request, client::Conversation},
+    command_error::{CommandError, ErrorKind},
     exit_code::ExitCode,
-    instance::{InstanceRecord, Probe},
-    output::{Detail, ListEntry, State, StatusReport},
+    instance::{InstanceRecord, Probe, Problem},
+    output::{Detail, ListEntry, State, StatusReport, at_rest_json},
 };
 
 pub(super) async fn run(
     context: &Context<'_>,
     args: &StatusArgs,
 ) -> Result<ExitCode, CommandError> {
-    let probe = match context.ask_if_running(&Request::Status).await? {
-        Some(mut talk) => answer(&mut talk).await?,
-        None => Probe::at_rest(&context.paths),
-    };
+    let probe = context.probe().await.or_else(unanswered)?;
     let Probe::Running {
         record,
         problems,
@@ -27,16 +23,20 @@ pub(super) async fn run(
         mounts,
     } = probe
     else {
+        if args.json {
+            print(at_rest_json(
+                &context.profile.display_name(),
+                state_of(&probe),
+                &problems_of(context, &probe),
+            ))?;
+        }
         return Err(not_usable(context, probe));
     };
     let spec = &record.spec;
     let report = StatusReport {
         display_name: context.profile.display_name(),
-        state: state_of(&problems),
-        problems: problems
-            .iter()
-            .map(|problem| naming(problem, &context.profile))
-            .collect(),
+        state: running(&problems),
+        problems: named(context, &problems),
         driver: "QEMU".to_owned(),
         accelerator: Some(record.accelerator.clone()),
         arch: spec.arch,
@@ -83,43 +83,68 @@ pub(super) fn not_usable(context: &Context<'_>, probe: Probe) -> CommandError {
     }
 }
 
-/// The probe that a daemon answers with.
-pub(super) async fn answer(talk: &mut Conversation) -> Result<Probe, CommandError> {
-    match talk.answer().await.map_err(client_error)? {
-        Reply::Status(probe) => Ok(*probe),
-        other => Err(unexpected(&other)),
+/// A daemon that does not answer says something of its profile, too.
+fn unanswered(why: CommandError) -> Result<Probe, CommandError> {
+    match why.kind {
+        ErrorKind::Timeout => Ok(Probe::Stranded { why }),
+        _ => Err(why),
     }
 }
 
-const fn state_of(problems: &[String]) -> State {
-    if problems.is_empty() {
-        State::Running
-    } else {
-        State::Degraded
+const fn running(problems: &[Problem]) -> State {
+    match problems {
+        [] => State::Running,
+        [..] => State::Degraded,
     }
+}
+
+const fn state_of(probe: &Probe) -> State {
+    match probe {
+        Probe::Stopped => State::Stopped,
+        Probe::Suspended { .. } => State::Suspended,
+        Probe::Starting => State::Starting,
+        Probe::Stopping => State::Stopping,
+        Probe::Stranded { .. } => State::Broken,
+        Probe::Running { problems, .. } => running(problems.as_slice()),
+    }
+}
+
+/// What is wrong, with the profile in every command.
+pub(super) fn problems_of(context: &Context<'_>, probe: &Probe) -> Vec<Problem> {
+    match probe {
+        Probe::Running { problems, .. } => named(context, problems),
+        Probe::Stranded { why } => {
+            let what = std::iter::once(&why.what).chain(&why.causes);
+            let what: Vec<&str> = what.map(String::as_str).collect();
+            let hint = why.hint.as_deref();
+            let hint = hint.unwrap_or("what led to it is printed by: colima logs");
+            named(context, &[Problem::new(what.join(": "), hint)])
+        }
+        Probe::Stopped | Probe::Suspended { .. } | Probe::Starting | Probe::Stopping => Vec::new(),
+    }
+}
+
+fn named(context: &Context<'_>, problems: &[Problem]) -> Vec<Problem> {
+    let named = |problem: &Problem| problem.for_profile(&context.profile);
+    problems.iter().map(named).collect()
 }
 
 /// The line of `list` for a profile in the state that was probed; one that never ran has the defaults.
 pub(super) fn entry(
-    name: &str,
+    context: &Context<'_>,
     probe: &Probe,
     last: Option<&InstanceRecord>,
     defaults: &Config,
 ) -> ListEntry {
-    let (state, record) = match probe {
-        Probe::Stopped => (State::Stopped, last),
-        Probe::Suspended { .. } => (State::Suspended, last),
-        Probe::Starting => (State::Starting, last),
-        Probe::Stopping => (State::Stopping, last),
-        Probe::Stranded { .. } => (State::Broken, last),
-        Probe::Running {
-            record, problems, ..
-        } => (state_of(problems), Some(&**record)),
+    let record = match probe {
+        Probe::Running { record, .. } => Some(&**record),
+        _ => last,
     };
     let spec = record.map(|record| &record.spec);
     ListEntry {
-        name: name.to_owned(),
-        state,
+        name: context.profile.to_string(),
+        state: state_of(probe),
+        problems: problems_of(context, probe),
         arch: spec
             .map(|spec| spec.arch)
             .or(Arch::host())

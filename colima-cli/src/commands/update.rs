@@ -4,9 +4,9 @@ use super::{Context, print, say, ssh, status};
 use crate::{
     args::UpdateArgs,
     command_error::{CommandError, ErrorKind},
-    control::Request,
     exit_code::ExitCode,
     instance::Probe,
+    output::escaped,
 };
 
 /// Packages of the runtime that are installed, one `NAME VERSION` per line.
@@ -72,15 +72,16 @@ pub(super) async fn run(context: &Context<'_>, _: &UpdateArgs) -> Result<ExitCod
 
 /// The machine has to work afterwards; `status` says what does not.
 async fn is_well(context: &Context<'_>) -> Result<ExitCode, CommandError> {
-    let Some(mut talk) = context.ask_if_running(&Request::Status).await? else {
-        return Err(context.not_running());
-    };
-    if let Probe::Running { problems, .. } = status::answer(&mut talk).await? {
-        for problem in problems {
-            say(&format!("note: {problem}"));
+    match context.probe().await? {
+        Probe::Running { problems, .. } => {
+            for problem in problems {
+                let problem = problem.for_profile(&context.profile);
+                say(&escaped(&format!("note: {problem}")));
+            }
+            Ok(ExitCode::Ok)
         }
+        other => Err(status::not_usable(context, other)),
     }
-    Ok(ExitCode::Ok)
 }
 
 async fn versions(context: &Context<'_>) -> Result<Vec<(String, String)>, CommandError> {

@@ -3,20 +3,11 @@
 use std::fmt::Write as _;
 
 use super::{Context, print};
-use crate::{
-    command_error::CommandError,
-    control::{Reply, Request},
-    exit_code::ExitCode,
-    instance::Probe,
-    output::escaped,
-};
+use crate::{command_error::CommandError, exit_code::ExitCode, instance::Probe, output::escaped};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<ExitCode, CommandError> {
     let mut text = format!("colima version {}\n", env!("CARGO_PKG_VERSION"));
-    if let Some(mut talk) = context.ask_if_running(&Request::Status).await?
-        && let Ok(Reply::Status(probe)) = talk.answer().await
-        && let Probe::Running { record, .. } = *probe
-    {
+    if let Probe::Running { record, .. } = context.probe().await? {
         let spec = &record.spec;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\nprofile: {}\narch: {}", context.profile, spec.arch);

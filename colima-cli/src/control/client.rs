@@ -69,10 +69,12 @@ pub enum ClientError {
         log: PathBuf,
     },
     /// The daemon took the question and does not answer.
-    #[error("the daemon does not respond, see {}", log.display())]
+    #[error("the daemon{} does not respond, see {}", number(*process), log.display())]
     Silent {
         /// Its log.
         log: PathBuf,
+        /// Its process, where the system knows it.
+        process: Option<i32>,
     },
     /// The conversation failed.
     #[error("the daemon could not be understood")]
@@ -81,6 +83,10 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+}
+
+fn number(process: Option<i32>) -> String {
+    process.map_or_else(String::new, |process| format!(", process {process},"))
 }
 
 /// How long a daemon may take for what it answers at once.
@@ -145,12 +151,28 @@ impl Conversation {
             Ok(reply) => reply,
             Err(_) => Err(ClientError::Silent {
                 log: self.log.clone(),
+                process: listener(self.stream.get_ref()),
             }),
         }
     }
 }
 
+/// The process that listens at the other end: unix(7), `SO_PEERCRED`. It need not have accepted.
+fn listener(stream: &UnixStream) -> Option<i32> {
+    stream.peer_cred().ok()?.pid()
+}
+
 impl DaemonFiles {
+    /// A daemon that does not answer.
+    pub(super) async fn silent(&self) -> ClientError {
+        // A connection waits in the system's queue, whoever does not take it.
+        let stream = self.dial().await;
+        ClientError::Silent {
+            log: self.log.clone(),
+            process: stream.ok().flatten().as_ref().and_then(listener),
+        }
+    }
+
     /// Asks a daemon that already runs; `None` when there is none.
     ///
     /// # Errors

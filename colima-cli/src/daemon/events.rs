@@ -30,10 +30,11 @@ impl Phase {
 }
 
 impl Daemon {
-    /// The state now, and every other one that follows, until the client leaves. A state that is over
-    /// before it could be told is left out.
+    /// The state now, every other one that follows, and what happens to the machine, until the client leaves. A
+    /// state that is over before it could be told is left out.
     pub(super) async fn tell_events(&self, client: &mut BufReader<UnixStream>) -> io::Result<()> {
         let mut phase = self.phase.subscribe();
+        let mut happenings = self.happenings.subscribe();
         let mut last = None;
         loop {
             let state = phase.borrow_and_update().state(&self.paths);
@@ -42,8 +43,11 @@ impl Daemon {
             }
             let mut nothing_more = [0];
             tokio::select! {
-                // The sender lives in `self`.
+                // Both senders live in `self`.
                 _ = phase.changed() => {}
+                happened = happenings.recv() => if let Ok(happening) = happened {
+                    control::send(client, &Reply::Happened { happening }).await?;
+                },
                 _ = client.read(&mut nothing_more) => return Ok(()),
             }
         }

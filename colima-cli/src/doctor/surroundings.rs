@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Finding, Observed};
+use crate::instance::Problem;
 
 /// An instance of the original Colima in the same home.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,18 +23,19 @@ pub enum ProfileSeen {
     Changing,
     /// It runs.
     Running {
-        /// What does not answer, a sentence each.
-        problems: Vec<String>,
+        /// What does not work.
+        problems: Vec<Problem>,
         /// Published ports that are not on the host, a sentence each.
         conflicts: Vec<String>,
     },
     /// It cannot be asked, and why.
-    Unusable(String),
+    Unusable(Problem),
 }
 
-pub(super) fn profile(seen: &ProfileSeen) -> Finding {
+pub(super) fn profile(seen: &ProfileSeen) -> Vec<Finding> {
     const CHECK: &str = "machine";
-    match seen {
+    let trouble = |problem: &Problem| Finding::trouble(CHECK, &problem.what).hint(&problem.hint);
+    let finding = match seen {
         ProfileSeen::Stopped => Finding::good(CHECK, "it does not run"),
         ProfileSeen::Changing => Finding::good(CHECK, "it is on its way"),
         ProfileSeen::Running {
@@ -49,13 +51,10 @@ pub(super) fn profile(seen: &ProfileSeen) -> Finding {
             let what = format!("ports are not on this host: {}", conflicts.join("; "));
             Finding::note(CHECK, what).hint("end what has them, or publish others")
         }
-        ProfileSeen::Running { problems, .. } => {
-            Finding::trouble(CHECK, problems.join("; ")).hint("see why: colima logs")
-        }
-        ProfileSeen::Unusable(why) => {
-            Finding::trouble(CHECK, why).hint("end it: colima stop --force")
-        }
-    }
+        ProfileSeen::Running { problems, .. } => return problems.iter().map(trouble).collect(),
+        ProfileSeen::Unusable(problem) => trouble(problem),
+    };
+    vec![finding]
 }
 
 pub(super) fn network(seen: &Observed) -> Vec<Finding> {

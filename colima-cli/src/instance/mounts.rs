@@ -13,7 +13,7 @@ use colima_net::{
 use colima_vm::machine::Machine;
 use tokio::time::timeout;
 
-use super::Watcher;
+use super::{Watcher, probe::PATIENCE};
 use crate::{
     command_error::{CommandError, ErrorKind},
     control::Stage,
@@ -22,9 +22,6 @@ use crate::{
 
 /// Until the guest has mounted what it was asked for. Its own limit is shorter.
 const MOUNT_LIMIT: Duration = Duration::from_secs(120);
-
-/// Until the guest has told its mounts.
-const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The agent's first version that knows mounts.
 const PROTOCOL: u32 = 3;
@@ -158,11 +155,14 @@ impl HostMounts {
         if workers.is_empty() {
             return Vec::new();
         }
-        let guest = match timeout(PATIENCE, agent.mounts()).await {
-            Ok(Ok(states)) => Ok(states),
-            Ok(Err(error)) => Err(explained(agent, &error).await),
-            Err(_) => Err("the guest's agent does not answer".to_owned()),
+        let asked = async {
+            match agent.mounts().await {
+                Ok(states) => Ok(states),
+                Err(error) => Err(explained(agent, &error).await),
+            }
         };
+        let silent = || Err("the guest's agent does not answer".to_owned());
+        let guest = timeout(PATIENCE, asked).await.unwrap_or_else(|_| silent());
         workers
             .into_iter()
             .map(|(share, serving)| MountHealth {

@@ -15,7 +15,7 @@ use colima_core::{
 };
 use colima_net::{
     agent::{Agent, AgentError, PortNews, PortWatch},
-    forward::{Action, Change, Forward, Forwarder, Rule, Rules},
+    forward::{Action, Change, Forward, Forwarder, Place, Rule, Rules},
     mux::{Mux, MuxStream},
 };
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,17 @@ pub struct OpenPort {
 }
 
 impl OpenPort {
+    fn place(&self) -> Option<Place> {
+        Some(Place {
+            protocol: match self.protocol.as_str() {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                _ => return None,
+            },
+            address: self.host.parse().ok()?,
+        })
+    }
+
     fn new(forward: &Forward) -> Self {
         Self {
             protocol: forward.protocol.to_string(),
@@ -192,6 +203,12 @@ impl HostPorts {
     pub(super) fn report(&self) -> Option<PortReport> {
         let keeper = self.keeper.as_ref()?;
         Some(keeper.report.borrow().clone())
+    }
+
+    /// Where somebody listens, if all is well.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let open = self.report().unwrap_or_default().open;
+        open.iter().filter_map(OpenPort::place).collect()
     }
 
     /// Closes the ports; when it returns they are free.

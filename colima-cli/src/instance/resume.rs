@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use super::{
     Instance, InstanceRecord, InstanceSpec, Watcher, failure, link, mounts::HostMounts,
-    ports::HostPorts, provision, relays::Relays, start::wait_for_agent,
+    ports::HostPorts, provision, relays::Relays, start::wait_for_agent, supervision::DiskErrors,
 };
 use crate::{
     command_error::{CommandError, ErrorKind},
@@ -135,6 +135,7 @@ impl Awake {
             agent,
             relays,
             ports,
+            disk_errors: DiskErrors::default(),
         })
     }
 }
@@ -233,7 +234,7 @@ async fn load(
     }
 }
 
-async fn set_clock(agent: &Agent<Mux>) -> Result<(), String> {
+pub(super) async fn set_clock(agent: &Agent<Mux>) -> Result<(), String> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(|_| "the host's is before 1970".to_owned())?;

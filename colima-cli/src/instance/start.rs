@@ -19,7 +19,8 @@ use qemu_img_wrapper::QemuImg;
 
 use super::{
     DataDisk, Instance, InstanceRecord, InstanceSpec, Watcher, failure, images::ensure_image, link,
-    mounts::HostMounts, ports::HostPorts, provision, relays::Relays, unfinished::Unfinished,
+    mounts::HostMounts, ports::HostPorts, provision, relays::Relays, supervision::DiskErrors,
+    unfinished::Unfinished,
 };
 use crate::{command_error::CommandError, control::Stage, state_dir::ProfilePaths};
 
@@ -139,6 +140,7 @@ impl Instance {
             relays,
             ports,
             mounts,
+            disk_errors: DiskErrors::default(),
         })
     }
 

@@ -3,6 +3,8 @@
 use colima_core::mounts::{GuestMount, MountAccess};
 use serde::{Deserialize, Serialize};
 
+use crate::instance::Problem;
+
 /// A directory of the host and where it is in the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,9 +69,10 @@ impl MountHealth {
     }
 
     /// The problem as one of the profile's, if there is one.
-    pub(crate) fn sentence(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<Problem> {
         let problem = self.problem.as_ref()?;
-        Some(format!("{} is not shared: {problem}", self.share.location))
+        let what = format!("{} is not shared: {problem}", self.share.location);
+        Some(Problem::retried(what))
     }
 
     /// `writable` or `read-only`.

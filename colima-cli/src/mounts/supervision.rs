@@ -34,6 +34,7 @@ use super::{
     handover::Handover,
     worker::{ALONE, CONNECTED},
 };
+use crate::instance::is_stopped;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -106,6 +107,7 @@ impl Supervision {
 #[derive(Debug)]
 pub(crate) struct Worker {
     serving: watch::Receiver<Serving>,
+    process: watch::Receiver<Option<u32>>,
     task: JoinHandle<()>,
 }
 
@@ -119,6 +121,7 @@ impl Worker {
     /// Starts a worker of `share`, and another one whenever it ends.
     pub(crate) fn start(machine: &Arc<Machine>, share: Share) -> Self {
         let (told, serving) = watch::channel(Serving::Starting);
+        let (began, process) = watch::channel(None);
         let machine = Arc::downgrade(machine);
         let task = tokio::spawn(async move {
             let mut supervision = Supervision::new();
@@ -134,6 +137,7 @@ impl Worker {
                 let ended = match begin(&machine, &share).await {
                     Ok((child, control)) => {
                         drop(machine);
+                        began.send_replace(child.id());
                         tell(&mut supervision, Event::HandedOver);
                         follow(child, control, |event| {
                             tell(&mut supervision, event);
@@ -145,18 +149,29 @@ impl Worker {
                         error.to_string()
                     }
                 };
+                began.send_replace(None);
                 crate::log_line(&format!("{}: {ended}", share.location));
                 if let Some(pause) = tell(&mut supervision, Event::Ended(ended)) {
                     tokio::time::sleep(pause).await;
                 }
             }
         });
-        Self { serving, task }
+        Self {
+            serving,
+            process,
+            task,
+        }
     }
 
     /// How the share is served now.
     pub(crate) fn serving(&self) -> Serving {
-        self.serving.borrow().clone()
+        match *self.process.borrow() {
+            Some(pid) if is_stopped(pid) => {
+                let why = format!("a signal has stopped its worker: kill -CONT {pid}");
+                Serving::Down(why)
+            }
+            _ => self.serving.borrow().clone(),
+        }
     }
 }
 

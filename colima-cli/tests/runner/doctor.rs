@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use colima::doctor::{
-    Kvm, Observed, OtherColima, ProfileSeen, Program, Purpose, examine, human, in_json, is_well,
+use colima::{
+    doctor::{
+        Kvm, Observed, OtherColima, ProfileSeen, Program, Purpose, examine, human, in_json, is_well,
+    },
+    instance::Problem,
 };
 use colima_core::Bytes;
 
@@ -77,7 +80,10 @@ fn a_host_with_everything_wrong() {
         wanted: Ok((4, Bytes::gib(32))),
         port_obstacles: vec!["sshPort: 127.0.0.1:22/tcp is in use by sshd (pid 1)".to_owned()],
         profile: ProfileSeen::Running {
-            problems: vec!["the guest's agent does not answer\x1b[2J".to_owned()],
+            problems: vec![Problem::new(
+                "the guest's agent does not answer\x1b[2J",
+                "boot it anew: colima restart",
+            )],
             conflicts: Vec::new(),
         },
         first_free_port: Some(1024),

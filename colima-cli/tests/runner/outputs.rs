@@ -1,11 +1,11 @@
 //! What `status` and `list` print.
 
 use colima::{
-    instance::{OpenPort, PortReport},
+    instance::{OpenPort, PortReport, Problem},
     mounts::{MountHealth, Share},
     output::{
-        Detail, ListEntry, State, StatusReport, escaped, list_json, list_table, mount_json,
-        mount_table, port_json, port_table,
+        Detail, ListEntry, State, StatusReport, at_rest_json, escaped, list_json, list_table,
+        mount_json, mount_table, port_json, port_table,
     },
 };
 use colima_core::{
@@ -18,7 +18,10 @@ fn report() -> StatusReport {
     StatusReport {
         display_name: "colima [profile=work]".to_owned(),
         state: State::Degraded,
-        problems: vec!["docker does not answer\x1b[2J\nerror: fake".to_owned()],
+        problems: vec![Problem::new(
+            "docker does not answer\x1b[2J\nerror: fake",
+            "colima restart",
+        )],
         driver: "QEMU".to_owned(),
         accelerator: Some("tcg".to_owned()),
         arch: Arch::X86_64,
@@ -75,6 +78,7 @@ fn entries() -> [ListEntry; 2] {
     let running = ListEntry {
         name: "default".to_owned(),
         state: State::Running,
+        problems: Vec::new(),
         arch: Arch::X86_64,
         cpus: 2,
         memory: Bytes::mib(2560),
@@ -84,7 +88,8 @@ fn entries() -> [ListEntry; 2] {
     };
     let stopped = ListEntry {
         name: "a-longer-name".to_owned(),
-        state: State::Stopped,
+        state: State::Broken,
+        problems: vec![Problem::new("it hangs", "end it: colima stop --force")],
         runtime: None,
         ..running.clone()
     };
@@ -103,6 +108,12 @@ fn status_for_programs() {
     assert_eq!(line.matches('\n').count(), 1);
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     insta::assert_json_snapshot!(value);
+}
+
+#[test]
+fn status_of_what_does_not_run() {
+    let line = at_rest_json("colima", State::Suspended, &[]);
+    insta::assert_snapshot!(line, @r#"{"display_name":"colima","problems":[],"schema_version":1,"state":"suspended"}"#);
 }
 
 #[test]

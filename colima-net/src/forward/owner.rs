@@ -64,6 +64,28 @@ pub(super) fn of(places: &[Place]) -> BTreeMap<Place, Owner> {
     owners
 }
 
+/// Of these places those where nobody listens, whoever it is that should. None on systems without `/proc`.
+#[must_use]
+pub fn deserted(places: &[Place]) -> Vec<Place> {
+    let mut deserted = Vec::new();
+    for (protocol, names) in [
+        (Protocol::Tcp, ["net/tcp", "net/tcp6"]),
+        (Protocol::Udp, ["net/udp", "net/udp6"]),
+    ] {
+        let tables = names.map(|name| fs::read_to_string(Path::new("/proc").join(name)));
+        let tables: Vec<&String> = tables.iter().flatten().collect();
+        if tables.is_empty() {
+            continue;
+        }
+        let alone = |place: &Place| {
+            let held = |table: &&String| !holders(table, *place).is_empty();
+            place.protocol == protocol && !tables.iter().any(held)
+        };
+        deserted.extend(places.iter().copied().filter(alone));
+    }
+    deserted
+}
+
 /// Inodes of the sockets that a process has; none where it is somebody else's, or gone.
 fn sockets(descriptors: &Path) -> impl Iterator<Item = u64> {
     let descriptors = fs::read_dir(descriptors).into_iter().flatten().flatten();
@@ -146,6 +168,23 @@ mod tests {
             protocol: Protocol::Tcp,
             address: address.parse().unwrap(),
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_place_is_deserted_once_its_listener_is_gone() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let place = |protocol, address| Place { protocol, address };
+        let places = [
+            place(Protocol::Tcp, tcp.local_addr().unwrap()),
+            place(Protocol::Udp, udp.local_addr().unwrap()),
+        ];
+        assert_eq!(deserted(&places), []);
+        drop(tcp);
+        assert_eq!(deserted(&places), places[..1]);
+        drop(udp);
+        assert_eq!(deserted(&places), places);
     }
 
     #[test]

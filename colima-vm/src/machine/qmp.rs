@@ -19,7 +19,7 @@ pub use client::{Client, Noise};
 pub use decoder::{Decoder, LONGEST_LINE, Line};
 pub use message::{
     Command, Event, Greeting, Message, MigrationCapability, MigrationInfo, MigrationStatus, Origin,
-    RunState, ShutdownReason, StatusInfo,
+    Room, RunState, ShutdownReason, StatusInfo,
 };
 
 /// Why a command on the control channel failed.

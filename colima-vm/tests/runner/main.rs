@@ -4,6 +4,7 @@
 mod guest_code;
 mod machine_accelerator;
 mod machine_failures;
+mod machine_full_disk;
 mod machine_life;
 mod machine_qmp;
 mod machine_stop;

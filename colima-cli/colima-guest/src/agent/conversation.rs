@@ -1,10 +1,18 @@
 //! The agent's own protocol: one request, its replies, the end.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
-use colima_core::agent::{LONGEST_LINE, PROTOCOL_VERSION, Reply, Request};
+use colima_core::{
+    Bytes,
+    agent::{LONGEST_LINE, PROTOCOL_VERSION, Reply, Request, Space},
+    boot::DATA_MOUNT,
+};
 use colima_net::Hangup;
 use rustix::{
+    fs::statvfs,
     system::RebootCommand,
     time::{ClockId, Timespec, clock_settime},
 };
@@ -88,6 +96,7 @@ async fn answer<S: Hangup>(
             Ok(()) => say(talk, &Reply::Done).await,
             Err(error) => say(talk, &failed(&format!("the clock cannot be set: {error}"))).await,
         },
+        Request::Vitals => say(talk, &vitals()).await,
         Request::PowerOff => {
             log("powering off at the host's request");
             say(talk, &Reply::Done).await?;
@@ -239,6 +248,18 @@ async fn run<S: Hangup>(
             talk.get_mut().write_all(&output.stdout).await?;
             talk.get_mut().write_all(&output.stderr).await
         }
+    }
+}
+
+fn vitals() -> Reply {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let data_disk = statvfs(DATA_MOUNT).ok().map(|disk| Space {
+        size: Bytes::new(disk.f_blocks.saturating_mul(disk.f_frsize)),
+        available: Bytes::new(disk.f_bavail.saturating_mul(disk.f_frsize)),
+    });
+    Reply::Vitals {
+        unix_nanos: u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX),
+        data_disk,
     }
 }
 

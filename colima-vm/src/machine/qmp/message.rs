@@ -250,6 +250,8 @@ pub enum Event {
         operation: String,
         /// The error for people, such as `No space left on device`.
         reason: String,
+        /// Whether it was for want of room; QEMU stops the guest then (`werror=enospc`, its default).
+        room: Room,
     },
     /// The guest opened or closed its end of a stream port.
     PortChange {
@@ -268,6 +270,15 @@ pub enum Event {
         /// QEMU's name of it.
         name: String,
     },
+}
+
+/// Room on the host's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is none.
+    None,
+    /// That is not the trouble.
+    Some,
 }
 
 /// Who ended the machine.
@@ -404,6 +415,10 @@ impl Event {
                 node: text(data, "node-name"),
                 operation: text(data, "operation"),
                 reason: text(data, "reason"),
+                room: match data["nospace"].as_bool() {
+                    Some(true) => Room::None,
+                    _ => Room::Some,
+                },
             },
             "VSERPORT_CHANGE" => Self::PortChange {
                 id: text(data, "id"),
