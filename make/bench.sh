@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make bench: the side-by-side comparison and the micro bench; results in benches/. At most 40 minutes.
-# ROUNDS repeats what is slow (3). ROWS is all, or some of: cold-start through-vm native at-rest.
+# ROUNDS repeats what is slow (3). ROWS is all, or some of: cold-start through-vm native
+# mounts-native mounts-vm at-rest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . make/report.sh
@@ -12,7 +13,8 @@ cd "$(dirname "$0")/.."
 . make/docker-cli.sh
 
 needed_for_comparing() {
-    printf '%s\n' 'debugfs e2fsprogs' 'ssh-keygen openssh-client'
+    printf '%s\n' 'debugfs e2fsprogs' 'ssh-keygen openssh-client' 'git git' 'sshfs sshfs' \
+        '/usr/lib/openssh/sftp-server openssh-sftp-server'
 }
 
 stage 'Looking at this host'

@@ -10,13 +10,19 @@
 //! | [`cold_start`] | power on until docker answers |
 //! | [`through_vm`] | connections and bytes into a guest |
 //! | [`native`] | the multiplexer against ssh, without a guest |
+//! | [`mounts_native`] | our mount against sshfs, without a guest |
+//! | [`mounts_vm`] | the same in a guest |
 //! | [`at_rest`] | what `status` and `list` cost, and how large the daemon is |
 //!
 //! `cargo run --release -p colima-benches --bin compare` says what it needs; `make bench` provides it.
 
 pub mod at_rest;
 pub mod cold_start;
+pub mod files;
 pub mod host;
+pub mod mounts;
+pub mod mounts_native;
+pub mod mounts_vm;
 pub mod native;
 pub mod peer;
 pub mod product;

@@ -4,17 +4,25 @@
 use std::{collections::VecDeque, fs, path::PathBuf, process::ExitCode};
 
 use colima_benches::{
-    Result, at_rest, cold_start, native,
+    Result, at_rest, cold_start, mounts_native, mounts_vm, native,
     product::Setup,
     report::{Row, replace_results},
     resume, through_vm,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-const ROWS: [&str; 5] = ["cold-start", "resume", "through-vm", "native", "at-rest"];
+const ROWS: [&str; 7] = [
+    "cold-start",
+    "resume",
+    "through-vm",
+    "native",
+    "mounts-native",
+    "mounts-vm",
+    "at-rest",
+];
 
 const USAGE: &str = "usage: compare [OPTION...] ROW...
-rows: cold-start resume through-vm native at-rest, or all
+rows: cold-start resume through-vm native mounts-native mounts-vm at-rest, or all
   --work DIRECTORY      for images and disks, kept for the next run (target/bench)
   --programs DIRECTORY  with colima, colima-guest-* and colima-bench-peer-static (this program's own)
   --busybox FILE        statically linked; cold-start needs it
@@ -22,6 +30,15 @@ rows: cold-start resume through-vm native at-rest, or all
 A row that was measured goes into results/ and into README.md of this crate.";
 
 fn main() -> ExitCode {
+    // The ends of a mount have runtimes like those of the product.
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(role), Some(directory)) = (arguments.next(), arguments.next()) {
+        match role.to_str() {
+            Some(mounts_native::SERVER) => return exit_code(mounts_native::serve(&directory)),
+            Some(mounts_native::CLIENT) => return exit_code(mounts_native::mount(&directory)),
+            _ => {}
+        }
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return exit_code(Err(error.into())),
@@ -143,6 +160,8 @@ async fn measure(setup: &Setup, row: &str) -> Result<Row> {
         "resume" => resume::run(setup).await,
         "through-vm" => through_vm::run(setup).await,
         "native" => native::run(setup).await,
+        "mounts-native" => mounts_native::run(setup).await,
+        "mounts-vm" => mounts_vm::run(setup).await,
         _ => at_rest::run(setup).await,
     }
 }

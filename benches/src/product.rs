@@ -136,15 +136,24 @@ impl Product {
         newest(&store)?.ok_or_else(|| "the image that was built is not in the store".into())
     }
 
-    /// Starts the instance.
+    /// Starts the instance, which shares nothing.
     ///
     /// # Errors
     ///
     /// When it does not become ready.
     pub async fn start(&self) -> Result<()> {
+        self.start_with("none").await
+    }
+
+    /// Starts the instance with a mount, as `--mount` has it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub async fn start_with(&self, mount: &str) -> Result<()> {
         std::fs::create_dir_all(self.work.join("docker-config"))?;
         self.image().await?;
-        self.run(["start", "--mount", "none"]).await.map(drop)
+        self.run(["start", "--mount", mount]).await.map(drop)
     }
 
     /// Ends the instance, whatever state it is in, and removes its disks.

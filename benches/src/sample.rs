@@ -79,6 +79,17 @@ impl Sample {
         }
     }
 
+    /// The value that so many of 100 do not exceed; NaN without values.
+    #[must_use]
+    pub fn percentile(&self, of_100: usize) -> f64 {
+        let sorted = self.sorted();
+        let rank = (sorted.len() * of_100).div_ceil(100);
+        sorted
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or(f64::NAN)
+    }
+
     /// Smallest and largest value; NaN without values.
     #[must_use]
     pub fn range(&self) -> (f64, f64) {
@@ -110,5 +121,17 @@ mod tests {
         assert!(median(&[]).is_nan());
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn percentiles() {
+        let sample = |count: u32| Sample {
+            peer: String::new(),
+            values: (1..=count).rev().map(f64::from).collect(),
+        };
+        assert!(sample(0).percentile(99).is_nan());
+        assert_eq!(sample(1).percentile(99), 1.0);
+        assert_eq!(sample(200).percentile(99), 198.0);
+        assert_eq!(sample(201).percentile(99), 199.0);
     }
 }

@@ -7,22 +7,31 @@
 use std::{
     env,
     error::Error,
+    fmt::Display,
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use colima_benches::peer;
+use colima_benches::{
+    files::{self, Amount, Work},
+    peer,
+};
 
 const USAGE: &str = "usage: colima-bench-peer serve SOCKET
        colima-bench-peer ping SOCKET COUNT
        colima-bench-peer send SOCKET BYTES
        colima-bench-peer import SOCKET BYTES SEED
        colima-bench-peer ready SOCKET CONSOLE
-       colima-bench-peer notified LOG PROGRAM [ARGUMENT...]";
+       colima-bench-peer notified LOG PROGRAM [ARGUMENT...]
+       colima-bench-peer make-files DIRECTORY whole|third [GIT...]
+       colima-bench-peer files DIRECTORY whole|third [GIT...]
+       colima-bench-peer files-and-clone DIRECTORY whole|third REPOSITORY GIT...
+       colima-bench-peer watch FILE
+       colima-bench-peer echo";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -45,6 +54,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?),
         ["ready", socket, console] => ready(socket.as_ref(), console.as_ref())?,
         ["notified", log, program, ref arguments @ ..] => notified(log, program, arguments)?,
+        ["make-files", directory, amount, ref git @ ..] => {
+            files::make(directory.as_ref(), named(amount)?, git)?;
+        }
+        ["files", directory, amount, ref git @ ..] => {
+            files::run(directory.as_ref(), named(amount)?, git, None, print_work);
+        }
+        ["files-and-clone", directory, amount, from, ref git @ ..] => {
+            let amount = named(amount)?;
+            files::run(directory.as_ref(), amount, git, Some(from), print_work);
+        }
+        ["watch", file] => files::watch(file.as_ref(), |number| say(&number))?,
+        ["echo"] => io::stdin().lines().try_for_each(|line| say(&line?))?,
         _ => return Err(USAGE.into()),
     }
     Ok(())
@@ -52,6 +73,24 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn print(elapsed: Duration) {
     println!("{}", elapsed.as_nanos());
+}
+
+fn named(amount: &str) -> Result<Amount, &'static str> {
+    Amount::named(amount).ok_or("an amount is whole or third")
+}
+
+fn print_work(work: Work, elapsed: io::Result<Duration>) {
+    match elapsed {
+        Ok(elapsed) => println!("{} {}", work.name(), elapsed.as_nanos()),
+        Err(error) => println!("{} failed: {error}", work.name()),
+    }
+}
+
+/// A line at once, to a reader who may be gone.
+fn say(what: &dyn Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}")?;
+    out.flush()
 }
 
 /// Tells the console that docker's API has answered.

@@ -57,8 +57,10 @@ pub fn run(port: u8, notify_socket: Option<&std::ffi::OsStr>) -> io::Result<()> 
     let directory = Path::new(DIRECTORY);
     let trouble = mount_records::trouble(directory, port);
     let served = mount_records::read(directory, port).and_then(|mount| {
+        // One thread that is handed requests: two pass them to each other, and waking another processor costs an
+        // emulated guest more than the request.
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(1)
             .enable_all()
             .build()?;
         let served = runtime.block_on(work(&mount, notify_socket, &trouble));
