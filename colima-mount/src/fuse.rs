@@ -201,6 +201,10 @@ pub async fn mount_with(
         Ok(Err(source)) => return Err(failed(source)),
         Err(error) => return Err(failed(io::Error::other(error))),
     };
+    if volume.replays.is_some() {
+        // Who watches the root does not look for it. If it cannot be, watchers hear of nothing there.
+        let _ = volume.watch(inodes::ROOT).await;
+    }
     tokio::spawn(coherence::follow(Arc::downgrade(&volume)));
     Ok(guard)
 }

@@ -10,6 +10,7 @@ use std::{
         unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,8 +28,10 @@ use crate::{
 struct Watcher {
     inotify: OwnedFd,
     names: HashMap<i32, String>,
-    fences: usize,
 }
+
+/// Of the next thing that the host makes to be heard of.
+static FENCES: AtomicUsize = AtomicUsize::new(0);
 
 impl Watcher {
     fn new(mount: &Mounted, watched: &[&str]) -> Self {
@@ -36,10 +39,13 @@ impl Watcher {
         let mut watcher = Self {
             inotify,
             names: HashMap::new(),
-            fences: 0,
         };
         for name in watched {
             watcher.watch(mount, name);
+        }
+        if watched.contains(&"") {
+            // What was under way is over.
+            watcher.hear(mount);
         }
         watcher
     }
@@ -57,8 +63,7 @@ impl Watcher {
 
     /// Everything until something that the host makes now is heard of.
     fn hear(&mut self, mount: &Mounted) -> Vec<String> {
-        self.fences += 1;
-        let fence = format!("fence{}", self.fences);
+        let fence = format!("fence{}", FENCES.fetch_add(1, Ordering::Relaxed));
         fs::create_dir(mount.there(&fence)).unwrap();
         self.hear_until(|event| event == format!("/{fence} create dir"))
     }
@@ -336,7 +341,6 @@ fn what_is_done_on_the_mount_is_heard_once() {
     let mut there = Watcher {
         inotify,
         names: HashMap::new(),
-        fences: 0,
     };
     let mask = WatchFlags::CREATE
         | WatchFlags::DELETE

@@ -393,7 +393,9 @@ fn touched(
         Touch::Content => Happening::Modified,
         Touch::Attributes => Happening::Attributes,
     };
-    let own = inodes.echoes.hear(&(ino, Bytes::new(), happening));
+    let made = (place.parent, place.name.clone(), Happening::Created);
+    let own =
+        inodes.echoes.may_hear(&(ino, Bytes::new(), happening)) || inodes.echoes.may_hear(&made);
     if is_news(inodes, ino, now, touch) && !own {
         replay(inodes, replays, Replay::Touch(place, now, touch));
     }

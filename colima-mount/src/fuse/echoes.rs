@@ -2,7 +2,8 @@
 //!
 //! An operation in a watched directory brings one event back, which may come before its answer. It is
 //! waited for by name and kind; what has not come when everything was told that had happened by the end of
-//! the operation does not come any more.
+//! the operation does not come any more. For a name each event is the echo of one operation; writes and
+//! attributes of a file come in any number, and count as echoes all the while.
 
 use std::collections::HashMap;
 
@@ -18,6 +19,8 @@ struct Own {
     operation: u64,
     /// The last question when it was over.
     over: Option<u64>,
+    /// Its echo came first.
+    heard: bool,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +38,7 @@ impl Echoes {
             let own = Own {
                 operation: self.operations,
                 over: None,
+                heard: false,
             };
             self.own.entry(doing).or_default().push(own);
         }
@@ -47,6 +51,7 @@ impl Echoes {
             let Some(own) = self.own.get_mut(doing) else {
                 continue;
             };
+            own.retain(|own| own.operation != operation || !own.heard);
             if done {
                 let mine = own.iter_mut().filter(|own| own.operation == operation);
                 mine.for_each(|own| own.over = Some(self.asked));
@@ -64,11 +69,36 @@ impl Echoes {
         let Some(own) = self.own.get_mut(doing) else {
             return false;
         };
-        own.remove(0);
+        let Some(first) = own.iter().position(|own| !own.heard) else {
+            return false;
+        };
+        if own[first].over.is_none() {
+            own[first].heard = true;
+        } else {
+            own.remove(first);
+        }
         if own.is_empty() {
             self.own.remove(doing);
         }
         true
+    }
+
+    /// Something was done whose echoes may come.
+    pub(crate) fn note(&mut self, doing: Doing) {
+        let over = Some(self.asked);
+        let own = self.own.entry(doing).or_default();
+        // What has no number of its own was over at once.
+        own.retain(|own| own.operation != 0);
+        own.push(Own {
+            operation: 0,
+            over,
+            heard: false,
+        });
+    }
+
+    /// Whether something is being done, or was so that its echoes may come.
+    pub(crate) fn may_hear(&self, doing: &Doing) -> bool {
+        self.own.contains_key(doing)
     }
 
     /// Events are asked for.
@@ -115,6 +145,21 @@ mod tests {
         echoes.over(operation, &[doing()], true);
         assert!(echoes.hear(&doing()));
         assert!(!echoes.hear(&doing()));
+    }
+
+    #[test]
+    fn echoes_of_one_file_come_in_any_number_until_all_is_told() {
+        let doing: Doing = (2, Bytes::new(), Happening::Modified);
+        let mut echoes = Echoes::default();
+        echoes.ask();
+        echoes.note(doing.clone());
+        echoes.note(doing.clone());
+        assert!(echoes.may_hear(&doing) && echoes.may_hear(&doing));
+        echoes.heard(Told::All);
+        assert!(echoes.may_hear(&doing));
+        echoes.ask();
+        echoes.heard(Told::All);
+        assert!(!echoes.may_hear(&doing));
     }
 
     #[test]

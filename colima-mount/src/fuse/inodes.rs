@@ -124,6 +124,8 @@ pub(crate) struct Inodes {
     /// Where it is written down, if somebody is to go on with it.
     pub(crate) journal: Option<Journal>,
     pub(crate) echoes: Echoes,
+    /// Whether somebody may watch directories, which nobody tells us.
+    pub(crate) watchers: bool,
     /// Numbers below it were never told.
     unused: u64,
 }
@@ -139,6 +141,7 @@ impl Inodes {
             notices: Vec::new(),
             journal: None,
             echoes: Echoes::default(),
+            watchers: false,
             unused: u64::MAX - 2,
         };
         inodes.by_number.insert(ROOT, Inode::new(root));
@@ -319,8 +322,20 @@ impl Inodes {
         Entry {
             ino,
             metadata,
-            name_valid: if trust == Trust::Told { LONG } else { SHORT },
+            name_valid: self.name_validity(ino, trust),
             valid: self.validity(ino, trust),
+        }
+    }
+
+    /// How long a name may be believed. That of a directory that is not watched is looked for again by who
+    /// comes to watch it.
+    pub(crate) fn name_validity(&self, ino: u64, trust: Trust) -> Duration {
+        let deaf =
+            |inode: &Inode| inode.known.kind() == FileKind::Directory && inode.watch == Watch::Not;
+        match trust {
+            _ if self.watchers && self.get(ino).is_ok_and(deaf) => Duration::ZERO,
+            Trust::Told => LONG,
+            Trust::Guess => SHORT,
         }
     }
 

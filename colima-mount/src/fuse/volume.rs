@@ -73,9 +73,11 @@ impl Volume {
         notices: Sender<Notice>,
         replays: Option<Replays>,
     ) -> Self {
+        let mut inodes = Inodes::new(root);
+        inodes.watchers = replays.is_some();
         Self {
             client,
-            inodes: Mutex::new(Inodes::new(root)),
+            inodes: Mutex::new(inodes),
             notices: Mutex::new(notices),
             handles: Mutex::default(),
             next: AtomicU64::new(1),
@@ -134,11 +136,6 @@ impl Volume {
         })
     }
 
-    /// Whether changes of a directory are told, or nobody wants them to be.
-    pub(crate) fn is_told(&self, ino: u64) -> bool {
-        self.replays.is_none() || self.with(|inodes| inodes.trust(ino)) == Trust::Told
-    }
-
     /// What a name is; `None` when it is not there, with how long that may be believed.
     pub(crate) async fn lookup(
         &self,
@@ -153,7 +150,7 @@ impl Volume {
         }
         let target = Target::Path(path);
         let answer = self.client.ask(&Request::Look { target }).await;
-        let found = self.with(|inodes| {
+        let mut found = self.with(|inodes| {
             let trust = trust_since(inodes, parent, epoch);
             match answer {
                 Ok(metadata) => Ok(Ok(inodes.found(parent, &name, metadata, trust))),
@@ -167,11 +164,15 @@ impl Volume {
             }
         });
         if self.replays.is_some()
-            && let Ok(Ok(entry)) = &found
+            && let Ok(Ok(entry)) = &mut found
             && entry.metadata.kind() == FileKind::Directory
         {
             // Whoever looks for a directory may be about to watch it, which nobody tells us.
             let _ = self.watch(entry.ino).await;
+            entry.name_valid = self.with(|inodes| {
+                let trust = trust_since(inodes, parent, epoch);
+                inodes.name_validity(entry.ino, trust)
+            });
         }
         found
     }
@@ -294,7 +295,12 @@ impl Volume {
             inode.busy += 1;
             Ok::<_, Errno>(inode.id)
         })?;
-        let answer = self.client.ask(&Request::Set { target, update }).await;
+        let mut doings = vec![(ino, Bytes::new(), Happening::Attributes)];
+        if update.size.is_some() || update.modified.is_some() {
+            doings.push((ino, Bytes::new(), Happening::Modified));
+        }
+        let set = Request::Set { target, update };
+        let answer = self.own(doings, self.client.ask(&set)).await;
         let found: Result<Metadata, _> = answer.and_then(|found: Metadata| {
             let same = found.id == id;
             same.then_some(found).ok_or(Errno::Stale)
@@ -354,6 +360,10 @@ impl Volume {
             let entry = inodes.found(parent, name, metadata, trust);
             if let Ok(inode) = inodes.get_mut(entry.ino) {
                 inode.did(metadata.changed);
+            }
+            if trust == Trust::Told {
+                let doing = (entry.ino, Bytes::new(), Happening::Attributes);
+                inodes.echoes.note(doing);
             }
             // The echo may say more, when somebody was quicker than the answer.
             entry

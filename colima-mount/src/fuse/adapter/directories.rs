@@ -8,7 +8,7 @@ use fuser::{FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use super::values::{attributes, file_type, generation};
 use crate::{
     fuse::{inodes::Trust, volume::Volume},
-    sftp::{Errno, FileKind, Metadata},
+    sftp::{Errno, Metadata},
 };
 
 /// Fills an answer with names.
@@ -53,16 +53,11 @@ pub(super) async fn fill_with_metadata(
         };
         let name = Bytes::copy_from_slice(name);
         let entry = volume.with(|inodes| inodes.found(parent, &name, metadata, trust));
-        let mut valid = entry.valid.min(entry.name_valid);
-        if metadata.kind() == FileKind::Directory && !volume.is_told(entry.ino) {
-            // Who comes to watch it looks for it first, so that it is watched on the host as well.
-            valid = Duration::ZERO;
-        }
         let full = reply.add(
             INodeNo(entry.ino),
             position,
             called,
-            &valid,
+            &entry.valid.min(entry.name_valid),
             &attributes(entry.ino, &metadata),
             generation(&metadata),
         );

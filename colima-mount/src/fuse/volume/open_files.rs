@@ -147,6 +147,10 @@ impl Volume {
                     .and_then(|inode| inode.names.last().cloned());
                 above.map_or(Trust::Guess, |(parent, _)| inodes.trust(parent))
             };
+            if trust == Trust::Told {
+                let doing = (ino, Bytes::new(), Happening::Modified);
+                inodes.echoes.note(doing);
+            }
             let pages = inodes.get(ino).ok().and_then(|inode| inode.pages);
             if let Ok(inode) = inodes.get_mut(ino) {
                 inode.pages = None;
