@@ -13,11 +13,13 @@
 
 mod adapter;
 mod coherence;
+mod echoes;
 mod guard;
 mod inodes;
 mod journal;
 mod keeper;
 mod listing;
+mod replay;
 mod resumption;
 mod volume;
 
@@ -45,6 +47,16 @@ pub enum Who {
     Owner,
 }
 
+/// Whether who watches files on the mount hears of what the host does to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// They hear of it by inotify and the like: host changes are done once more on the mount, without
+    /// touching the host. Needs the right to mount, also later on. Not for a mount of a [`Keeper`].
+    Replayed,
+    /// They hear only of what is done on the mount.
+    None,
+}
+
 /// How to mount.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -53,6 +65,8 @@ pub struct MountOptions {
     pub name: String,
     /// Who may use it.
     pub who: Who,
+    /// Whether watchers hear of host changes.
+    pub events: Events,
 }
 
 impl Default for MountOptions {
@@ -60,6 +74,7 @@ impl Default for MountOptions {
         Self {
             name: "colima".into(),
             who: Who::Everybody,
+            events: Events::Replayed,
         }
     }
 }
@@ -157,10 +172,14 @@ pub async fn mount_with(
     let root = root_of(&client).await?;
     let path = path.as_ref().to_owned();
     let (notices, noted) = mpsc::channel();
-    let volume = Arc::new(volume::Volume::new(client.clone(), root, notices));
+    let replays = (options.events == Events::Replayed).then(replay::Replays::new);
+    let volume = volume::Volume::new(client.clone(), root, notices, replays);
+    let volume = Arc::new(volume);
     let follower: std::sync::Weak<volume::Volume> = Arc::downgrade(&volume);
     client.follow(follower);
     let mounting = {
+        let told = Arc::downgrade(&volume);
+        let inside = tokio::runtime::Handle::current();
         let (volume, path) = (Arc::clone(&volume), path.clone());
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -168,7 +187,11 @@ pub async fn mount_with(
             let guard = MountGuard::new(&path, session, client);
             std::thread::Builder::new()
                 .name("colima-notices".into())
-                .spawn(move || adapter::notify(&notifier, &noted))?;
+                .spawn(move || {
+                    // The last reference to the volume may be the one that is used there.
+                    let _inside = inside.enter();
+                    replay::tell(&notifier, &noted, &path, &told);
+                })?;
             Ok(guard)
         })
     };
@@ -178,6 +201,10 @@ pub async fn mount_with(
         Ok(Err(source)) => return Err(failed(source)),
         Err(error) => return Err(failed(io::Error::other(error))),
     };
+    if volume.replays.is_some() {
+        // Who watches the root does not look for it. If it cannot be, watchers hear of nothing there.
+        let _ = volume.watch(inodes::ROOT).await;
+    }
     tokio::spawn(coherence::follow(Arc::downgrade(&volume)));
     Ok(guard)
 }

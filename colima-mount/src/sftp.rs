@@ -14,7 +14,8 @@
 //! * frames may have [`MAX_FRAME`] bytes, in both directions,
 //! * the requests whose names end in `@colima-mount` are served: they carry [`Metadata`] with nanoseconds
 //!   and an identity that outlives a rename, list names together with it, make special nodes, and
-//!   tell of changes on the host ([`Request::Changes`] is answered when there is something to tell).
+//!   tell of changes on the host ([`Request::Changes`] is answered when there is something to tell, as is
+//!   [`Request::Events`], which also says what happened; who knows only one of them has no other).
 //!
 //! Everybody else sees an ordinary server of version 3.
 
@@ -32,7 +33,8 @@ pub use creation::{Creation, NewNode, OpenFlags, Owner};
 pub use errno::{Code, Errno};
 pub use metadata::{FileId, FileKind, Metadata, Timestamp};
 pub use reply::{
-    Change, ChangeSet, DirectoryEntry, Listing, Name, Opened, Reply, Statvfs, Version, Written,
+    Change, ChangeSet, Child, DirectoryEntry, Event, EventSet, Happening, Listing, Name, Opened,
+    Reply, Statvfs, Told, Version, Written,
 };
 pub use request::{Request, Target};
 pub use update::{NewTime, Rename, Update, XattrMode};

@@ -222,6 +222,7 @@ fn extended_request() -> impl Strategy<Value = Request> {
         (target(), bytes()).prop_map(|(target, name)| Request::RemoveXattr { target, name }),
         bytes().prop_map(|path| Request::Watch { path }),
         Just(Request::Changes {}),
+        Just(Request::Events {}),
         (bytes(), any::<(u32, u64, u64)>()).prop_map(|(handle, (mode, offset, length))| {
             Request::Allocate {
                 handle,

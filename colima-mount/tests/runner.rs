@@ -12,6 +12,8 @@ mod fuse_client_deaths;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_coherence;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
+mod fuse_events;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_files;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 mod fuse_server_deaths;

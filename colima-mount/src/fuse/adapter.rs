@@ -5,6 +5,7 @@ mod directories;
 mod kept;
 mod notices;
 mod operations;
+mod replays;
 mod values;
 
 use std::{path::Path, sync::Arc};
@@ -57,7 +58,15 @@ struct Adapter {
 }
 
 impl Adapter {
-    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, f: impl FnOnce(Arc<Volume>) -> F) {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        request: &fuser::Request,
+        f: impl FnOnce(Arc<Volume>) -> F,
+    ) {
+        if self.replaying(request).is_some() {
+            // Nothing of it reaches the server: a reply that is dropped is EIO.
+            return;
+        }
         self.runtime.spawn(f(Arc::clone(&self.volume)));
     }
 }

@@ -10,10 +10,14 @@ use std::{
 
 use bytes::Bytes;
 
-use super::journal::{Journal, Record};
+use super::{
+    echoes::Echoes,
+    journal::{Journal, Record},
+    replay::Replay,
+};
 use crate::{
     client::File,
-    sftp::{Errno, FileId, FileKind, Metadata, Version},
+    sftp::{Errno, FileId, FileKind, Metadata, Timestamp, Told, Version},
 };
 
 /// The number of the root, as the kernel has it.
@@ -56,6 +60,21 @@ pub(crate) struct Inode {
     /// Whether the kernel's copy of the listing is right.
     pub(crate) listed: bool,
     pub(crate) files: Vec<Weak<File>>,
+    /// What watchers in the kernel have heard of.
+    pub(crate) heard: Heard,
+    /// Operations of the client itself that are not answered and change it.
+    pub(crate) busy: u32,
+    /// Whether its changes are to be told for as long as the kernel knows of it.
+    wanted: bool,
+}
+
+/// The last state of a file that watchers in the kernel have heard of: from the kernel itself, which did
+/// it, or by a replay.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) changed: Timestamp,
+    pub(crate) content: bool,
+    pub(crate) attributes: bool,
 }
 
 /// Something the kernel is told of.
@@ -80,6 +99,8 @@ pub(crate) enum Notice {
     Metadata(u64),
     /// Metadata and content, or listing.
     Content(u64),
+    /// What is not to be forgotten but done once more.
+    Replay(Replay),
 }
 
 /// Whether what was learned was learned while changes were told.
@@ -102,6 +123,11 @@ pub(crate) struct Inodes {
     pub(crate) notices: Vec<Notice>,
     /// Where it is written down, if somebody is to go on with it.
     pub(crate) journal: Option<Journal>,
+    pub(crate) echoes: Echoes,
+    /// Whether somebody may watch directories, which nobody tells us.
+    pub(crate) watchers: bool,
+    /// Numbers below it were never told.
+    unused: u64,
 }
 
 impl Inodes {
@@ -114,6 +140,9 @@ impl Inodes {
             device: root.id.device,
             notices: Vec::new(),
             journal: None,
+            echoes: Echoes::default(),
+            watchers: false,
+            unused: u64::MAX - 2,
         };
         inodes.by_number.insert(ROOT, Inode::new(root));
         inodes.by_id.insert(root.id, ROOT);
@@ -234,6 +263,46 @@ impl Inodes {
         number
     }
 
+    /// The number that a file has, or would be given.
+    pub(crate) fn number_of(&self, metadata: &Metadata) -> u64 {
+        self.by_id(metadata.id)
+            .unwrap_or_else(|| self.number(metadata.id))
+    }
+
+    /// Tells the kernel of a file without a name.
+    pub(crate) fn introduce(&mut self, metadata: Metadata) -> u64 {
+        let ino = self.number_of(&metadata);
+        if self.by_id(metadata.id).is_none() {
+            self.place(ino, metadata);
+        }
+        self.told(ino, 1);
+        ino
+    }
+
+    /// Tells the kernel of a file once more as it was.
+    pub(crate) fn introduce_again(&mut self, ino: u64) -> Option<Metadata> {
+        let known = self.get(ino).ok()?.known;
+        self.told(ino, 1);
+        Some(known)
+    }
+
+    /// A number without a file.
+    pub(crate) fn unused(&mut self) -> u64 {
+        while self.by_number.contains_key(&self.unused) {
+            self.unused -= 1;
+        }
+        self.unused -= 1;
+        self.unused + 1
+    }
+
+    /// Directories whose changes are wanted and not told.
+    pub(crate) fn deaf(&self) -> Vec<u64> {
+        let all = self.by_number.iter();
+        all.filter(|(_, inode)| inode.wanted && inode.watch == Watch::Not)
+            .map(|(ino, _)| *ino)
+            .collect()
+    }
+
     /// Notes what a name is, and counts that the kernel was told.
     pub(crate) fn found(
         &mut self,
@@ -253,8 +322,20 @@ impl Inodes {
         Entry {
             ino,
             metadata,
-            name_valid: if trust == Trust::Told { LONG } else { SHORT },
+            name_valid: self.name_validity(ino, trust),
             valid: self.validity(ino, trust),
+        }
+    }
+
+    /// How long a name may be believed. That of a directory that is not watched is looked for again by who
+    /// comes to watch it.
+    pub(crate) fn name_validity(&self, ino: u64, trust: Trust) -> Duration {
+        let deaf =
+            |inode: &Inode| inode.known.kind() == FileKind::Directory && inode.watch == Watch::Not;
+        match trust {
+            _ if self.watchers && self.get(ino).is_ok_and(deaf) => Duration::ZERO,
+            Trust::Told => LONG,
+            Trust::Guess => SHORT,
         }
     }
 
@@ -324,7 +405,7 @@ impl Inodes {
         }
     }
 
-    fn bind(&mut self, parent: u64, name: &Bytes, ino: u64) {
+    pub(crate) fn bind(&mut self, parent: u64, name: &Bytes, ino: u64) {
         let key = (parent, name.clone());
         if self.names.get(&key) == Some(&Some(ino)) {
             return;
@@ -393,6 +474,7 @@ impl Inodes {
 
     /// Changes may have been missed: nothing that is known of anything can be believed.
     pub(crate) fn void(&mut self) {
+        self.echoes.heard(Told::Missed);
         for (key, child) in &self.names {
             let (parent, name) = key.clone();
             self.notices.push(match child {
@@ -507,6 +589,9 @@ impl Inode {
             epoch: 0,
             listed: false,
             files: Vec::new(),
+            heard: Heard::default(),
+            busy: 0,
+            wanted: false,
         }
     }
 
@@ -519,6 +604,22 @@ impl Inode {
     /// Open files of it.
     pub(crate) fn open_files(&self) -> impl Iterator<Item = std::sync::Arc<File>> + '_ {
         self.files.iter().filter_map(Weak::upgrade)
+    }
+
+    /// The changes are to be told.
+    pub(crate) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// The kernel itself has told watchers of a state.
+    pub(crate) fn did(&mut self, changed: Timestamp) {
+        if changed >= self.heard.changed {
+            self.heard = Heard {
+                changed,
+                content: true,
+                attributes: true,
+            };
+        }
     }
 
     /// Whether something that the client wrote is not at the server.

@@ -15,13 +15,15 @@ use self::open_files::Held;
 pub(crate) use self::open_files::Open;
 use super::{
     coherence::trust_since,
+    echoes::Doing,
     inodes::{Entry, Inodes, Notice, Trust, Watch},
+    replay::Replays,
 };
 use crate::{
     client::{Client, Follow, Known, Sending},
     sftp::{
-        Creation, Errno, FileId, FileKind, Metadata, NewNode, Rename, Request, Statvfs, Target,
-        Update, Version, XattrMode,
+        Creation, Errno, FileId, FileKind, Happening, Metadata, NewNode, Rename, Request, Statvfs,
+        Target, Update, Version, XattrMode,
     },
 };
 
@@ -35,6 +37,10 @@ pub(crate) struct Volume {
     notices: Mutex<Sender<Notice>>,
     handles: Mutex<HashMap<u64, Held>>,
     next: AtomicU64,
+    /// Host changes are done once more for watchers, if they are.
+    pub(crate) replays: Option<Replays>,
+    /// An operation that changes a file is over.
+    quiet: tokio::sync::Notify,
 }
 
 /// What is removed.
@@ -61,13 +67,22 @@ impl Follow for Volume {
 }
 
 impl Volume {
-    pub(crate) fn new(client: Client, root: Metadata, notices: Sender<Notice>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        root: Metadata,
+        notices: Sender<Notice>,
+        replays: Option<Replays>,
+    ) -> Self {
+        let mut inodes = Inodes::new(root);
+        inodes.watchers = replays.is_some();
         Self {
             client,
-            inodes: Mutex::new(Inodes::new(root)),
+            inodes: Mutex::new(inodes),
             notices: Mutex::new(notices),
             handles: Mutex::default(),
             next: AtomicU64::new(1),
+            replays,
+            quiet: tokio::sync::Notify::new(),
         }
     }
 
@@ -87,11 +102,12 @@ impl Volume {
     }
 
     /// Has changes of a directory told, if they are not. Gives its epoch.
-    async fn watch(&self, ino: u64) -> Result<u64, Errno> {
+    pub(super) async fn watch(&self, ino: u64) -> Result<u64, Errno> {
         let (path, epoch) = {
             let asked = self.with(|inodes| {
                 let path = inodes.path(ino)?;
                 let inode = inodes.get_mut(ino)?;
+                inode.want();
                 let ask = match inode.watch {
                     Watch::Not => true,
                     Watch::Asked | Watch::Told => false,
@@ -134,7 +150,7 @@ impl Volume {
         }
         let target = Target::Path(path);
         let answer = self.client.ask(&Request::Look { target }).await;
-        self.with(|inodes| {
+        let mut found = self.with(|inodes| {
             let trust = trust_since(inodes, parent, epoch);
             match answer {
                 Ok(metadata) => Ok(Ok(inodes.found(parent, &name, metadata, trust))),
@@ -146,7 +162,61 @@ impl Volume {
                 }
                 Err(error) => Err(error),
             }
-        })
+        });
+        if self.replays.is_some()
+            && let Ok(Ok(entry)) = &mut found
+            && entry.metadata.kind() == FileKind::Directory
+        {
+            // Whoever looks for a directory may be about to watch it, which nobody tells us.
+            let _ = self.watch(entry.ino).await;
+            entry.name_valid = self.with(|inodes| {
+                let trust = trust_since(inodes, parent, epoch);
+                inodes.name_validity(entry.ino, trust)
+            });
+        }
+        found
+    }
+
+    /// Does something that changes are told of to ourselves too.
+    async fn own<T>(
+        &self,
+        doings: Vec<Doing>,
+        operation: impl Future<Output = Result<T, Errno>>,
+    ) -> Result<T, Errno> {
+        if self.replays.is_none() {
+            return operation.await;
+        }
+        let (number, doings) = self.with(|inodes| {
+            let told =
+                |inodes: &Inodes, (at, name, _): &Doing| match (name.is_empty(), inodes.get(*at)) {
+                    (true, Ok(inode)) => {
+                        let mut names = inode.names.iter();
+                        names.any(|(parent, _)| inodes.trust(*parent) == Trust::Told)
+                    }
+                    _ => inodes.trust(*at) == Trust::Told,
+                };
+            let doings: Vec<_> = (doings.into_iter())
+                .filter(|doing| told(inodes, doing))
+                .collect();
+            (inodes.echoes.begin(doings.clone()), doings)
+        });
+        let result = operation.await;
+        let done = !matches!(&result, Err(errno) if *errno != Errno::Io);
+        self.with(|inodes| inodes.echoes.over(number, &doings, done));
+        result
+    }
+
+    /// Waits until the server has answered everything that changes a file.
+    pub(crate) async fn quiet(&self, ino: u64) {
+        self.settle(ino).await;
+        loop {
+            let mut over = std::pin::pin!(self.quiet.notified());
+            over.as_mut().enable();
+            if self.with(|inodes| inodes.get(ino).map_or(0, |inode| inode.busy)) == 0 {
+                return;
+            }
+            over.await;
+        }
     }
 
     pub(crate) fn forget(&self, ino: u64, times: u64) {
@@ -220,14 +290,31 @@ impl Volume {
             None => self.target(ino)?,
         };
         let id = self.with(|inodes| {
-            let inode = inodes.get(ino)?;
+            let inode = inodes.get_mut(ino)?;
             inode.forget_ahead();
+            inode.busy += 1;
             Ok::<_, Errno>(inode.id)
         })?;
-        let found: Metadata = self.client.ask(&Request::Set { target, update }).await?;
-        if found.id != id {
-            return Err(Errno::Stale);
+        let mut doings = vec![(ino, Bytes::new(), Happening::Attributes)];
+        if update.size.is_some() || update.modified.is_some() {
+            doings.push((ino, Bytes::new(), Happening::Modified));
         }
+        let set = Request::Set { target, update };
+        let answer = self.own(doings, self.client.ask(&set)).await;
+        let found: Result<Metadata, _> = answer.and_then(|found: Metadata| {
+            let same = found.id == id;
+            same.then_some(found).ok_or(Errno::Stale)
+        });
+        self.with(|inodes| {
+            if let Ok(inode) = inodes.get_mut(ino) {
+                inode.busy -= 1;
+                if let Ok(found) = &found {
+                    inode.did(found.changed);
+                }
+            }
+        });
+        self.quiet.notify_waiters();
+        let found = found?;
         self.with(|inodes| {
             if let Ok(inode) = inodes.get_mut(ino) {
                 // The kernel cuts its own pages.
@@ -257,7 +344,11 @@ impl Volume {
             creation,
         };
         let known = Known::new(sending);
-        let made = self.client.ask_knowing(&request, known).await?;
+        let made = self.own(
+            vec![(parent, name.clone(), Happening::Created)],
+            self.client.ask_knowing(&request, known),
+        );
+        let made = made.await?;
         Ok(self.made(parent, &name, made))
     }
 
@@ -267,6 +358,13 @@ impl Volume {
             inodes.doubt(parent);
             let trust = inodes.trust(parent);
             let entry = inodes.found(parent, name, metadata, trust);
+            if let Ok(inode) = inodes.get_mut(entry.ino) {
+                inode.did(metadata.changed);
+            }
+            if trust == Trust::Told {
+                let doing = (entry.ino, Bytes::new(), Happening::Attributes);
+                inodes.echoes.note(doing);
+            }
             // The echo may say more, when somebody was quicker than the answer.
             entry
         })
@@ -283,7 +381,11 @@ impl Volume {
         let from = self.target(ino)?;
         let to = self.with(|inodes| inodes.path_of(parent, &name))?;
         let (link, known) = (Request::Link { from, to }, Known::new(sending));
-        let found = self.client.ask_knowing(&link, known).await?;
+        let found = self.own(
+            vec![(parent, name.clone(), Happening::Created)],
+            self.client.ask_knowing(&link, known),
+        );
+        let found = found.await?;
         Ok(self.made(parent, &name, found))
     }
 
@@ -306,7 +408,11 @@ impl Volume {
             first,
             ..Known::new(sending)
         };
-        let removed = self.client.command_knowing(&request, known).await;
+        let removed = self.own(
+            vec![(parent, name.clone(), Happening::Removed)],
+            self.client.command_knowing(&request, known),
+        );
+        let removed = removed.await;
         self.doubt_if_unknown(&removed, &[(parent, &name)]);
         removed?;
         self.with(|inodes| {
@@ -341,7 +447,18 @@ impl Volume {
             };
             Ok::<_, Errno>((request, known))
         })?;
-        let renamed = self.client.command_knowing(&request, known).await;
+        let ends = |from: &(u64, Bytes), to: &(u64, Bytes)| {
+            [
+                (from.0, from.1.clone(), Happening::MovedFrom),
+                (to.0, to.1.clone(), Happening::MovedTo),
+            ]
+        };
+        let mut doings = ends(&from, &to).to_vec();
+        if rename == Rename::Exchange {
+            doings.extend(ends(&to, &from));
+        }
+        let renamed = self.own(doings, self.client.command_knowing(&request, known));
+        let renamed = renamed.await;
         self.doubt_if_unknown(&renamed, &[(from.0, &from.1), (to.0, &to.1)]);
         renamed?;
         self.with(|inodes| inodes.renamed((from.0, &from.1), (to.0, &to.1), rename));
@@ -397,7 +514,11 @@ impl Volume {
             mode,
         };
         let known = Known::new(sending);
-        let result = self.client.command_knowing(&request, known).await;
+        let result = self.own(
+            vec![(ino, Bytes::new(), Happening::Attributes)],
+            self.client.command_knowing(&request, known),
+        );
+        let result = result.await;
         self.with(|inodes| inodes.doubt(ino));
         result
     }
@@ -410,7 +531,11 @@ impl Volume {
     ) -> Result<(), Errno> {
         let target = self.target(ino)?;
         let (request, known) = (Request::RemoveXattr { target, name }, Known::new(sending));
-        let result = self.client.command_knowing(&request, known).await;
+        let result = self.own(
+            vec![(ino, Bytes::new(), Happening::Attributes)],
+            self.client.command_knowing(&request, known),
+        );
+        let result = result.await;
         self.with(|inodes| inodes.doubt(ino));
         result
     }

@@ -177,6 +177,7 @@ pub(crate) fn claims(request: &Request, path_of: impl Fn(&Bytes) -> Option<Bytes
         Request::Realpath { .. }
         | Request::Limits {}
         | Request::Changes {}
+        | Request::Events {}
         | Request::Unknown { .. } => {}
     }
     if let Some((handle, how)) = held {

@@ -18,8 +18,8 @@ use super::{
     watches::Watches,
 };
 use crate::sftp::{
-    CLIENT, Code, Errno, Frame, Hello, MAX_FRAME, MAX_STOCK_FRAME, OURS, Reply, Request, Side,
-    VERSION,
+    CLIENT, ChangeSet, Code, Errno, Frame, Hello, MAX_FRAME, MAX_STOCK_FRAME, OURS, Reply, Request,
+    Side, VERSION,
 };
 
 /// What the requests of one client share.
@@ -109,7 +109,7 @@ where
     });
     let (replies, outgoing) = mpsc::unbounded_channel();
     let _ = replies.send((greeting().encode(Side::Server), None));
-    let (asked, changes) = mpsc::channel(1);
+    let (asked, changes) = mpsc::channel::<(u32, Form)>(1);
     let reading = Reading {
         session: Arc::clone(&session),
         replies: replies.clone(),
@@ -235,13 +235,20 @@ async fn at_hand<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
     .await
 }
 
+/// How changes are told.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Changes,
+    Events,
+}
+
 /// Answers requests for changes, one after another, as there are some.
 async fn tell_changes(
     session: Arc<Session>,
-    mut asked: mpsc::Receiver<u32>,
+    mut asked: mpsc::Receiver<(u32, Form)>,
     replies: mpsc::UnboundedSender<Outgoing>,
 ) {
-    while let Some(id) = asked.recv().await {
+    while let Some((id, form)) = asked.recv().await {
         let changed = tokio::select! {
             changed = session.watches.changed() => changed,
             // The client is gone, and nobody is left to be told.
@@ -249,7 +256,13 @@ async fn tell_changes(
         };
         let told = Arc::clone(&session);
         let reply = tokio::task::spawn_blocking(move || match changed {
-            Ok(noted) => Reply::extended(&told.watches.describe(noted, &told.share)),
+            Ok(noted) => {
+                let set = told.watches.describe(noted, &told.share);
+                match form {
+                    Form::Events => Reply::extended(&set),
+                    Form::Changes => Reply::extended(&ChangeSet::from(set)),
+                }
+            }
             Err(errno) => told.failure(errno),
         });
         if let Ok(reply) = reply.await {
@@ -259,7 +272,7 @@ async fn tell_changes(
 }
 
 /// Completes when nobody can ask any more. What is asked meanwhile is one too many and was refused.
-async fn closed(asked: &mut mpsc::Receiver<u32>) {
+async fn closed(asked: &mut mpsc::Receiver<(u32, Form)>) {
     while !asked.is_closed() || !asked.is_empty() {
         if asked.recv().await.is_none() {
             return;
@@ -270,7 +283,7 @@ async fn closed(asked: &mut mpsc::Receiver<u32>) {
 struct Reading {
     session: Arc<Session>,
     replies: mpsc::UnboundedSender<Outgoing>,
-    asked: mpsc::Sender<u32>,
+    asked: mpsc::Sender<(u32, Form)>,
     order: Order<Job>,
     /// Requests that were read and not yet answered.
     busy: usize,
@@ -341,8 +354,15 @@ impl Reading {
                 return self.reply(id.unwrap_or(0), reply, memory);
             }
         };
-        if matches!(request, Request::Changes {}) && self.session.dialect == Dialect::Ours {
-            if self.asked.try_send(id).is_err() {
+        let form = match request {
+            Request::Changes {} => Some(Form::Changes),
+            Request::Events {} => Some(Form::Events),
+            _ => None,
+        };
+        if let Some(form) = form
+            && self.session.dialect == Dialect::Ours
+        {
+            if self.asked.try_send((id, form)).is_err() {
                 let reply = self.session.failure(Errno::Busy);
                 self.reply(id, reply, memory);
             }

@@ -1,10 +1,11 @@
 //! Directories that a client wants to hear about.
 //!
 //! A change is told as what has the name now, looked up when it is told: events are hints, and a client
-//! that knows the same already is not disturbed by the echo of its own doing.
+//! that knows the same already is not disturbed by the echo of its own doing. Events are told in their order
+//! beside it, for who replays them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,7 +23,7 @@ use super::{
     path::Beneath,
     root::{self, Root},
 };
-use crate::sftp::{Change, ChangeSet, Errno, FileId};
+use crate::sftp::{Child, Errno, Event, EventSet, FileId, Happening, Told};
 
 /// The watched directories of one client.
 #[derive(Debug)]
@@ -45,19 +46,73 @@ struct Watched {
     id: FileId,
 }
 
-/// What events said, each thing once.
+/// What events said.
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
-    names: HashSet<(i32, Bytes)>,
-    order: Vec<(i32, Bytes)>,
+    /// The last that happened to a name.
+    last: HashMap<(i32, Bytes), Happening>,
+    order: Vec<Seen>,
     lost: Vec<FileId>,
+    told: Told,
+}
+
+#[derive(Debug)]
+struct Seen {
+    watch: i32,
+    name: Bytes,
+    happening: Happening,
+    child: Child,
+    cookie: u32,
 }
 
 impl Noted {
-    fn name(&mut self, watch: i32, name: Bytes) {
-        if self.names.insert((watch, name.clone())) {
-            self.order.push((watch, name));
+    fn see(&mut self, seen: Seen) {
+        let key = (seen.watch, seen.name.clone());
+        // Writes in a row are one.
+        if self.last.insert(key, seen.happening) != Some(seen.happening) {
+            self.order.push(seen);
         }
+    }
+}
+
+/// What an event says that happened.
+fn happened(flags: ReadFlags) -> Option<Happening> {
+    let all = [
+        (ReadFlags::CREATE, Happening::Created),
+        (ReadFlags::DELETE, Happening::Removed),
+        (ReadFlags::MOVED_FROM, Happening::MovedFrom),
+        (ReadFlags::MOVED_TO, Happening::MovedTo),
+        (ReadFlags::MODIFY, Happening::Modified),
+        (ReadFlags::ATTRIB, Happening::Attributes),
+    ];
+    let mut all = all.into_iter();
+    all.find_map(|(flag, happening)| flags.contains(flag).then_some(happening))
+}
+
+impl State {
+    /// A directory has another path, and with it what lies beneath. Gives its watches.
+    fn follow(&mut self, from: &[u8], to: &[u8]) -> Vec<i32> {
+        let whole = |path: &[u8]| Beneath::new(path).map(|path| path.whole());
+        let (Ok(from), Ok(to)) = (whole(from), whole(to)) else {
+            return Vec::new();
+        };
+        let mut itself = Vec::new();
+        for (watch, watched) in &mut self.directories {
+            let path = watched.path.whole();
+            let Some(rest) = path.strip_prefix(&from[..]) else {
+                continue;
+            };
+            if !matches!(rest.first(), None | Some(b'/')) {
+                continue;
+            }
+            if let Ok(path) = Beneath::new(&[&to[..], rest].concat()) {
+                watched.path = path;
+            }
+            if rest.is_empty() {
+                itself.push(*watch);
+            }
+        }
+        itself
     }
 }
 
@@ -146,8 +201,14 @@ impl Watches {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = inotify::Reader::new(inotify, &mut buffer);
         let mut state = self.state();
-        // More than this many are told in the next answer.
-        while noted.order.len() < 1024 {
+        let mut moves: HashMap<u32, Vec<u8>> = HashMap::new();
+        let mut moved = std::collections::HashSet::new();
+        loop {
+            // More than this many are told in the next answer.
+            if noted.order.len() >= 1024 {
+                noted.told = Told::Part;
+                break;
+            }
             let event = match reader.next() {
                 Ok(event) => event,
                 Err(Raw::AGAIN) => break,
@@ -157,10 +218,15 @@ impl Watches {
             let (watch, flags) = (event.wd(), event.events());
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 // What was missed is unknown, so everything is.
+                noted.told = Told::Missed;
                 for (watch, watched) in state.directories.drain() {
                     let _ = inotify::remove_watch(inotify, watch);
                     noted.lost.push(watched.id);
                 }
+                continue;
+            }
+            if flags.contains(ReadFlags::MOVE_SELF) && moved.remove(&watch) {
+                // Where to was said just before.
                 continue;
             }
             if flags.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF | ReadFlags::DELETE_SELF)
@@ -173,33 +239,67 @@ impl Watches {
                 }
                 continue;
             }
-            if !state.directories.contains_key(&watch) {
+            let Some(watched) = state.directories.get(&watch) else {
                 continue;
-            }
+            };
+            let Some(happening) = happened(flags) else {
+                continue;
+            };
             let name = event
                 .file_name()
                 .map(|name| Bytes::copy_from_slice(name.to_bytes()));
             let name = name.unwrap_or_default();
-            let names =
-                ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
-            noted.name(watch, name);
-            if flags.intersects(names) {
-                // A name that comes or goes changes the times of the directory, which no event says.
-                noted.name(watch, Bytes::new());
+            let child = if flags.contains(ReadFlags::ISDIR) {
+                Child::Directory
+            } else {
+                Child::Other
+            };
+            let cookie = event.cookie();
+            let path = watched.path.whole();
+            noted.see(Seen {
+                watch,
+                name: name.clone(),
+                happening,
+                child,
+                cookie,
+            });
+            if matches!(happening, Happening::Modified | Happening::Attributes) {
+                continue;
+            }
+            // A name that comes or goes changes the times of the directory, which no event says.
+            noted.see(Seen {
+                watch,
+                name: Bytes::new(),
+                happening: Happening::Entries,
+                child: Child::Directory,
+                cookie: 0,
+            });
+            if child == Child::Directory {
+                let path = [&path[..], b"/", &name[..]].concat();
+                if happening == Happening::MovedFrom {
+                    moves.insert(cookie, path);
+                } else if happening == Happening::MovedTo
+                    && let Some(from) = moves.remove(&cookie)
+                {
+                    moved.extend(state.follow(&from, &path));
+                }
             }
         }
         Ok(noted)
     }
 
     /// Looks at what events were about. May block.
-    pub(crate) fn describe(&self, noted: Noted, share: &Share) -> ChangeSet {
-        let mut set = ChangeSet {
+    pub(crate) fn describe(&self, noted: Noted, share: &Share) -> EventSet {
+        let mut set = EventSet {
             lost: noted.lost,
-            changes: Vec::new(),
+            told: noted.told,
+            events: Vec::new(),
         };
+        let mut looks = HashMap::new();
         let mut held = HashMap::new();
         let mut hidden = HashMap::new();
-        for (watch, name) in noted.order {
+        for seen in noted.order {
+            let (watch, name) = (seen.watch, seen.name);
             let directory = held
                 .entry(watch)
                 .or_insert_with(|| self.find(watch, &share.root));
@@ -213,15 +313,21 @@ impl Watches {
             {
                 continue;
             }
-            let now = if name.is_empty() {
-                share.see(node)
-            } else {
-                share.see_name(std::os::fd::AsFd::as_fd(node), &name)
-            };
-            set.changes.push(Change {
+            let now = looks.entry((watch, name.clone())).or_insert_with(|| {
+                if name.is_empty() {
+                    share.see(node).ok()
+                } else {
+                    let node = std::os::fd::AsFd::as_fd(node);
+                    share.see_name(node, &name).ok()
+                }
+            });
+            set.events.push(Event {
                 directory: *id,
                 name,
-                now: now.ok(),
+                happening: seen.happening,
+                child: seen.child,
+                cookie: seen.cookie,
+                now: *now,
             });
         }
         for (watch, directory) in held {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Attributes, Errno, FileId, Metadata, Timestamp,
-    wire::{Field, Frame, Malformed, fields},
+    wire::{Field, Frame, Malformed, byte_enum, fields},
 };
 
 /// A name of a directory in version 3.
@@ -264,6 +264,122 @@ pub struct ChangeSet {
 }
 
 fields!(ChangeSet { lost, changes });
+
+/// What happened to a name in a watched directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Happening {
+    /// It was made.
+    Created,
+    /// It was removed.
+    Removed,
+    /// It was given up for another name, with the same cookie.
+    MovedFrom,
+    /// It was given to what had another name, with the same cookie.
+    MovedTo,
+    /// Content was written, or cut.
+    Modified,
+    /// Attributes were set.
+    Attributes,
+    /// Names in the directory itself have come or gone.
+    Entries,
+}
+
+byte_enum!(Happening {
+    Created = 1,
+    Removed = 2,
+    MovedFrom = 3,
+    MovedTo = 4,
+    Modified = 5,
+    Attributes = 6,
+    Entries = 7
+});
+
+/// What it happened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Child {
+    /// A directory.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+byte_enum!(Child { Directory = 0, Other = 1 });
+
+/// Something that happened in a watched directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The directory.
+    pub directory: FileId,
+    /// The name; empty for the directory itself.
+    pub name: Bytes,
+    /// What happened.
+    pub happening: Happening,
+    /// To what.
+    pub child: Child,
+    /// Pairs the two names of a move; zero for anything else.
+    pub cookie: u32,
+    /// What has the name now, which may be later than the event; `None` for nothing.
+    pub now: Option<Metadata>,
+}
+
+fields!(Event {
+    directory,
+    name,
+    happening,
+    child,
+    cookie,
+    now
+});
+
+/// How much an answer tells of what there was to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Everything until then.
+    #[default]
+    All,
+    /// More is waiting already.
+    Part,
+    /// Some was lost, and with it every watch.
+    Missed,
+}
+
+byte_enum!(Told {
+    All = 0,
+    Part = 1,
+    Missed = 2
+});
+
+/// The answer of [`Request::Events`](super::Request::Events).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventSet {
+    /// Directories that are no longer watched: what is known of them is void.
+    pub lost: Vec<FileId>,
+    /// How much this is.
+    pub told: Told,
+    /// Events in their order; what only repeats the one before it is told once.
+    pub events: Vec<Event>,
+}
+
+fields!(EventSet { lost, told, events });
+
+impl From<EventSet> for ChangeSet {
+    fn from(set: EventSet) -> Self {
+        let mut seen = std::collections::HashSet::new();
+        let changes = set.events.into_iter().filter_map(|event| {
+            let change = Change {
+                directory: event.directory,
+                name: event.name,
+                now: event.now,
+            };
+            seen.insert((change.directory, change.name.clone()))
+                .then_some(change)
+        });
+        Self {
+            changes: changes.collect(),
+            lost: set.lost,
+        }
+    }
+}
 
 /// The answer of [`Request::Statvfs`](super::Request::Statvfs), in the order of OpenSSH.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -406,6 +406,8 @@ requests! {
         }
         /// Changes wanted; answered when there are some.
         Changes = "changes@colima-mount" {}
+        /// As before, with what happened, in order. One of the two is served at a time.
+        Events = "events@colima-mount" {}
         /// Space of a range of a file to be reserved or given back, as `fallocate` does.
         Allocate = "allocate@colima-mount" {
             /// The open file.

@@ -129,7 +129,9 @@ impl<A> Table<A> {
         if self.phase == Phase::Ended {
             return self.answer(asker, Err(Errno::NotConnected));
         }
-        if self.phase != Phase::Serving && matches!(request, Request::Changes {}) {
+        if self.phase != Phase::Serving
+            && matches!(request, Request::Changes {} | Request::Events {})
+        {
             // Nobody watches anything: who asks must know that.
             return self.answer(asker, Err(Errno::NotConnected));
         }
@@ -272,7 +274,9 @@ impl<A> Table<A> {
             call.waits.get_or_insert(since);
             call.looks = 0;
             match &call.request {
-                Request::Changes {} => over.push((*ticket, Errno::NotConnected)),
+                Request::Changes {} | Request::Events {} => {
+                    over.push((*ticket, Errno::NotConnected))
+                }
                 _ if call.sent >= ATTEMPTS => over.push((*ticket, Errno::Io)),
                 _ => {}
             }

@@ -29,13 +29,14 @@ impl Notifier {
         })
     }
 
-    fn tell(&self, notice: &Notice) -> io::Result<()> {
+    pub(in crate::fuse) fn tell(&self, notice: &Notice) -> io::Result<()> {
         match notice {
             Notice::Name(parent, name) => {
                 (self.session).inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
             }
             Notice::NameDoubted(parent, name) => self.expire_entry(*parent, name),
             Notice::Metadata(ino) => self.session.inval_inode(INodeNo(*ino), -1, 0),
+            Notice::Replay(_) => Ok(()),
             Notice::Content(ino) => self.session.inval_inode(INodeNo(*ino), 0, 0),
         }
     }

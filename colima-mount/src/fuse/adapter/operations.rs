@@ -19,6 +19,7 @@ use super::{
     Adapter,
     answers::{attr, empty, entry, xattr},
     directories,
+    replays::at,
     values::{
         attributes, bytes, creation, error, fopen, generation, major_minor, new_time, open_flags,
         sending,
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     fuse::volume::Removed,
-    sftp::{Errno, FileKind, Metadata, NewNode, OpenFlags, Rename, Update, XattrMode},
+    sftp::{Child, Errno, FileKind, Metadata, NewNode, OpenFlags, Rename, Update, XattrMode},
 };
 
 /// Bytes of one write of the kernel, and of one read.
@@ -65,9 +66,13 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let place = at(parent, name);
+        if let Some(found) = self.replayed_look(request, &place) {
+            return entry(reply, found);
+        }
         let name = bytes(name);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match volume.lookup(parent.0, name).await {
                 Ok(Ok(found)) => entry(reply, Ok(found)),
                 // A number of zero is a name that is not there, to be remembered for a time.
@@ -85,13 +90,25 @@ impl Filesystem for Adapter {
         self.volume.forget(ino.0, times);
     }
 
-    fn getattr(&self, _: &fuser::Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.spawn(|volume| async move { attr(reply, ino.0, volume.metadata(ino.0).await) });
+    fn getattr(
+        &self,
+        request: &fuser::Request,
+        ino: INodeNo,
+        _: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        if let Some(replays) = self.replaying(request) {
+            let found = self.volume.with(|inodes| replays.attributes(inodes, ino.0));
+            return attr(reply, ino.0, found.map(|found| (found, Duration::ZERO)));
+        }
+        self.spawn(request, |volume| async move {
+            attr(reply, ino.0, volume.metadata(ino.0).await)
+        });
     }
 
     fn setattr(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         ino: INodeNo,
         mode: Option<u32>,
         user: Option<u32>,
@@ -107,6 +124,10 @@ impl Filesystem for Adapter {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if let Some(replays) = self.replaying(request) {
+            let found = self.volume.with(|inodes| replays.touch(inodes, ino.0));
+            return attr(reply, ino.0, found.map(|found| (found, Duration::ZERO)));
+        }
         let update = Update {
             size,
             mode: mode.map(|mode| mode & 0o7777),
@@ -115,14 +136,14 @@ impl Filesystem for Adapter {
             accessed: accessed.map(new_time),
             modified: modified.map(new_time),
         };
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             let handle = handle.map(|handle| handle.0);
             attr(reply, ino.0, volume.set(ino.0, handle, update).await);
         });
     }
 
-    fn readlink(&self, _: &fuser::Request, ino: INodeNo, reply: ReplyData) {
-        self.spawn(|volume| async move {
+    fn readlink(&self, request: &fuser::Request, ino: INodeNo, reply: ReplyData) {
+        self.spawn(request, |volume| async move {
             match volume.read_link(ino.0).await {
                 Ok(text) => reply.data(&text),
                 Err(errno) => reply.error(error(errno)),
@@ -140,6 +161,9 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        if let Some(made) = self.replayed_make(request, parent, name) {
+            return entry(reply, made);
+        }
         let (name, creation) = (bytes(name), creation(request, mode));
         let (major, minor) = major_minor(rdev);
         let node = match (Metadata {
@@ -155,7 +179,7 @@ impl Filesystem for Adapter {
             _ => NewNode::Regular,
         };
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             entry(
                 reply,
                 volume.make(parent.0, name, node, creation, sending).await,
@@ -172,9 +196,12 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEntry,
     ) {
+        if let Some(made) = self.replayed_make(request, parent, name) {
+            return entry(reply, made);
+        }
         let (name, creation) = (bytes(name), creation(request, mode));
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             let made = volume
                 .make(parent.0, name, NewNode::Directory, creation, sending)
                 .await;
@@ -183,9 +210,12 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if let Some(removed) = self.replayed_remove(request, parent, name, Child::Other) {
+            return empty(reply, removed);
+        }
         let name = bytes(name);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             empty(
                 reply,
                 volume.remove(parent.0, name, Removed::Other, sending).await,
@@ -194,9 +224,12 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if let Some(removed) = self.replayed_remove(request, parent, name, Child::Directory) {
+            return empty(reply, removed);
+        }
         let name = bytes(name);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             empty(
                 reply,
                 volume
@@ -214,10 +247,13 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        if let Some(made) = self.replayed_make(request, parent, name) {
+            return entry(reply, made);
+        }
         let (name, target) = (bytes(name), bytes(target.as_os_str()));
         let creation = creation(request, 0o777);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             let node = NewNode::Symlink { target };
             entry(
                 reply,
@@ -236,6 +272,13 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        if let Some(replays) = self.replaying(request) {
+            let (from, to) = (at(parent, name), at(new_parent, new_name));
+            let renamed = self
+                .volume
+                .with(|inodes| replays.rename(inodes, &from, &to));
+            return empty(reply, renamed);
+        }
         let rename = if flags.is_empty() {
             Rename::Replace
         } else if flags == RenameFlags::RENAME_NOREPLACE {
@@ -247,9 +290,9 @@ impl Filesystem for Adapter {
         };
         let (from, to) = ((parent.0, bytes(name)), (new_parent.0, bytes(new_name)));
         let sending = sending(request);
-        self.spawn(
-            |volume| async move { empty(reply, volume.rename(from, to, rename, sending).await) },
-        );
+        self.spawn(request, |volume| async move {
+            empty(reply, volume.rename(from, to, rename, sending).await)
+        });
     }
 
     fn link(
@@ -262,14 +305,14 @@ impl Filesystem for Adapter {
     ) {
         let name = bytes(name);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             entry(reply, volume.link(ino.0, parent.0, name, sending).await);
         });
     }
 
-    fn open(&self, _: &fuser::Request, ino: INodeNo, flags: KernelFlags, reply: ReplyOpen) {
+    fn open(&self, request: &fuser::Request, ino: INodeNo, flags: KernelFlags, reply: ReplyOpen) {
         let flags = open_flags(flags.0);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match volume.open(ino.0, flags).await {
                 Ok(open) => reply.opened(FileHandle(open.handle), fopen(flags, open)),
                 Err(errno) => reply.error(error(errno)),
@@ -290,7 +333,7 @@ impl Filesystem for Adapter {
         let (name, flags) = (bytes(name), open_flags(flags));
         let creation = creation(request, mode);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match volume
                 .create(parent.0, name, flags, creation, sending)
                 .await
@@ -309,7 +352,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -318,7 +361,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match volume.read(handle.0, offset, size as usize).await {
                 Ok(data) => reply.data(&data),
                 Err(errno) => reply.error(error(errno)),
@@ -340,7 +383,7 @@ impl Filesystem for Adapter {
     ) {
         let data = Bytes::copy_from_slice(data);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match volume.write(handle.0, offset, &data, sending).await {
                 Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
                 Err(errno) => reply.error(error(errno)),
@@ -350,29 +393,33 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         _: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|volume| async move { empty(reply, volume.flush(handle.0).await) });
+        self.spawn(request, |volume| async move {
+            empty(reply, volume.flush(handle.0).await)
+        });
     }
 
     fn fsync(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|volume| async move { empty(reply, volume.sync(handle.0).await) });
+        self.spawn(request, |volume| async move {
+            empty(reply, volume.sync(handle.0).await)
+        });
     }
 
     fn release(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         _: KernelFlags,
@@ -381,14 +428,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         // The last reference may send what a mapping wrote, which needs the runtime.
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             volume.release(handle.0);
             reply.ok();
         });
     }
 
-    fn opendir(&self, _: &fuser::Request, ino: INodeNo, _: KernelFlags, reply: ReplyOpen) {
-        self.spawn(|volume| async move {
+    fn opendir(&self, request: &fuser::Request, ino: INodeNo, _: KernelFlags, reply: ReplyOpen) {
+        self.spawn(request, |volume| async move {
             match volume.open_directory(ino.0).await {
                 Ok(open) => {
                     let mut flags = FopenFlags::FOPEN_CACHE_DIR;
@@ -404,13 +451,13 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match directories::fill(&volume, handle.0, offset, &mut reply).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(error(errno)),
@@ -420,13 +467,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             match directories::fill_with_metadata(&volume, handle.0, offset, &mut reply).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(error(errno)),
@@ -436,13 +483,13 @@ impl Filesystem for Adapter {
 
     fn releasedir(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         _: INodeNo,
         handle: FileHandle,
         _: KernelFlags,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             if let Ok(directory) = volume.directory(handle.0) {
                 directory.lock().await.close(&volume);
             }
@@ -453,17 +500,19 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         ino: INodeNo,
         _: FileHandle,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.spawn(|volume| async move { empty(reply, volume.sync_directory(ino.0).await) });
+        self.spawn(request, |volume| async move {
+            empty(reply, volume.sync_directory(ino.0).await)
+        });
     }
 
-    fn statfs(&self, _: &fuser::Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.spawn(|volume| async move {
+    fn statfs(&self, request: &fuser::Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.spawn(request, |volume| async move {
             match volume.space(ino.0).await {
                 Ok(space) => {
                     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -502,7 +551,7 @@ impl Filesystem for Adapter {
             _ => return reply.error(error(Errno::Invalid)),
         };
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             empty(
                 reply,
                 volume.set_xattr(ino.0, name, value, mode, sending).await,
@@ -512,7 +561,7 @@ impl Filesystem for Adapter {
 
     fn getxattr(
         &self,
-        _: &fuser::Request,
+        request: &fuser::Request,
         ino: INodeNo,
         name: &OsStr,
         size: u32,
@@ -523,19 +572,21 @@ impl Filesystem for Adapter {
             return reply.error(error(Errno::NotSupported));
         }
         let name = bytes(name);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             xattr(reply, size, volume.get_xattr(ino.0, name).await);
         });
     }
 
-    fn listxattr(&self, _: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.spawn(|volume| async move { xattr(reply, size, volume.list_xattr(ino.0).await) });
+    fn listxattr(&self, request: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.spawn(request, |volume| async move {
+            xattr(reply, size, volume.list_xattr(ino.0).await)
+        });
     }
 
     fn removexattr(&self, request: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = bytes(name);
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             empty(reply, volume.remove_xattr(ino.0, name, sending).await);
         });
     }
@@ -554,7 +605,7 @@ impl Filesystem for Adapter {
             return reply.error(error(Errno::NotSupported));
         };
         let sending = sending(request);
-        self.spawn(|volume| async move {
+        self.spawn(request, |volume| async move {
             empty(
                 reply,
                 volume

@@ -12,7 +12,7 @@ use crate::{
         journal::Record,
         listing::Directory,
     },
-    sftp::{Creation, Errno, OpenFlags, Opened, Reply, Request, Version, Written},
+    sftp::{Creation, Errno, Happening, OpenFlags, Opened, Reply, Request, Version, Written},
 };
 
 /// Bytes that come with an open, in the hope that the file has no more.
@@ -128,6 +128,7 @@ impl Volume {
                 let Ok(inode) = inodes.get_mut(ino) else {
                     return;
                 };
+                inode.did(written.after.changed);
                 let known = Version::from(&inode.known);
                 if written.after.changed < inode.known.changed {
                     // The answer of an earlier one.
@@ -146,6 +147,10 @@ impl Volume {
                     .and_then(|inode| inode.names.last().cloned());
                 above.map_or(Trust::Guess, |(parent, _)| inodes.trust(parent))
             };
+            if trust == Trust::Told {
+                let doing = (ino, Bytes::new(), Happening::Modified);
+                inodes.echoes.note(doing);
+            }
             let pages = inodes.get(ino).ok().and_then(|inode| inode.pages);
             if let Ok(inode) = inodes.get_mut(ino) {
                 inode.pages = None;
@@ -190,10 +195,12 @@ impl Volume {
         sending: Sending,
     ) -> Result<(Entry, Open), Errno> {
         let path = self.with(|inodes| inodes.path_of(parent, &name))?;
-        let opened = self
-            .client
-            .open_with(&path, flags, Some(creation), 0, Known::new(sending))
-            .await?;
+        let known = Known::new(sending);
+        let opened = self.own(
+            vec![(parent, name.clone(), Happening::Created)],
+            (self.client).open_with(&path, flags, Some(creation), 0, known),
+        );
+        let opened = opened.await?;
         let entry = self.made(parent, &name, opened.metadata);
         let (handle, keep) = self.keep_file(entry.ino, opened, flags);
         Ok((entry, Open { handle, keep }))
@@ -263,7 +270,11 @@ impl Volume {
         };
         file.forget_ahead();
         let known = Known::new(sending);
-        let result = self.client.command_knowing(&request, known).await;
+        let result = self.own(
+            vec![(ino, Bytes::new(), Happening::Modified)],
+            self.client.command_knowing(&request, known),
+        );
+        let result = result.await;
         self.with(|inodes| {
             if let Ok(inode) = inodes.get_mut(ino) {
                 inode.pages = None;

@@ -29,6 +29,9 @@ impl Volume {
             notices: Mutex::new(notices),
             handles: Mutex::default(),
             next: AtomicU64::new(last + 1),
+            // What an earlier process was replaying would be asked again as if it were to be done.
+            replays: None,
+            quiet: tokio::sync::Notify::new(),
         }
     }
 
