@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command_error::CommandError,
     control::{Stage, StopManner, Stopped},
-    mounts::Share,
+    mounts::{ProtectSettings, Share},
     state_dir::ProfilePaths,
 };
 
@@ -90,6 +90,9 @@ pub struct InstanceSpec {
     /// Directories of the host in the guest, parents before what lies in them.
     #[serde(default)]
     pub mounts: Vec<Share>,
+    /// What of them the guest may not change.
+    #[serde(default)]
+    pub protect: ProtectSettings,
 }
 
 /// The wanted size of the data disk.
@@ -255,7 +258,7 @@ impl Instance {
                 link::settled(agent.transport()).await;
                 Found::Instance(Box::new(Self {
                     paths: paths.clone(),
-                    mounts: HostMounts::open(&machine, &record.spec.mounts),
+                    mounts: HostMounts::open(&machine, paths, &record.spec, &record.user),
                     record,
                     machine,
                     agent,

@@ -218,6 +218,18 @@ fn directories(suite: &mut Suite) {
         "mounts::a_killed_client_is_replaced",
         mounts::a_killed_client_is_replaced,
     );
+    suite.case(
+        "mounts::workers_have_nothing_else",
+        mounts::workers_have_nothing_else,
+    );
+    suite.case(
+        "mounts::owners_and_nodes_are_kept",
+        mounts::owners_and_nodes_are_kept,
+    );
+    suite.case(
+        "mounts::keys_and_state_are_out_of_reach",
+        mounts::keys_and_state_are_out_of_reach,
+    );
     suite.case("mounts::they_come_and_go", mounts::they_come_and_go);
     suite.case(
         "mounts::ssh_begins_where_we_are",
