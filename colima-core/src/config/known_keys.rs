@@ -464,6 +464,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 49);
+        assert_eq!(leaves.len(), 50);
     }
 }
