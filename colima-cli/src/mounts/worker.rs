@@ -173,7 +173,7 @@ async fn tell_refusals(mut refusals: Refusals, location: &str) {
         crate::log_line(&refused(location, &path));
     }
     // There are no more of them, and the worker has its other ends.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn refused(location: &str, path: &Path) -> String {
