@@ -215,6 +215,10 @@ fn directories(suite: &mut Suite) {
         mounts::a_killed_daemon_takes_its_workers_along,
     );
     suite.case(
+        "mounts::a_killed_server_of_the_guest_is_followed",
+        mounts::a_killed_server_of_the_guest_is_followed,
+    );
+    suite.case(
         "mounts::a_killed_client_is_replaced",
         mounts::a_killed_client_is_replaced,
     );

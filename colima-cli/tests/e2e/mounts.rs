@@ -397,7 +397,56 @@ pub(crate) fn keys_and_state_are_out_of_reach(world: &World) {
     }
 }
 
-/// The process of the mount in the guest dies; a new one serves the path.
+/// The process that answers the guest's kernel dies; another one goes on under the same mount, and so does what runs on it.
+pub(crate) fn a_killed_server_of_the_guest_is_followed(world: &World) {
+    let shared = ready(world);
+    fs::write(format!("{shared}/there"), "there").expect("scratch");
+    world.docker(["rm", "--force", "writes"]).finish();
+    let _ = fs::remove_file(format!("{shared}/ticks"));
+    let volume = format!("{shared}:/y");
+    let run = [
+        "run",
+        "--detach",
+        "--init",
+        "--name",
+        "writes",
+        "--volume",
+        &volume,
+        "--workdir",
+        "/y",
+    ];
+    // What was written and not flushed is an error once.
+    let script = "exec 3>ticks; while :; do echo tick >&3; sleep 0.2; done";
+    world.docker(run).args([IMAGE, "sh", "-c", script]).ok();
+    ticks_on(&shared);
+    let main = "main=$(systemctl show --property MainPID --value colima-mount@1.service)";
+    let server = "server=$(cat /proc/$main/task/$main/children)";
+    let same = format!(
+        "{main}; echo $main; awk '$5 == \"{shared}\" {{ print $1, $3 }}' /proc/self/mountinfo"
+    );
+    let before = world.guest(PROFILE, &same);
+    assert_eq!(before.lines().count(), 2, "{before}");
+    for _ in 0..3 {
+        let kill = format!("{main}; {server}; kill -9 $server; echo $server");
+        let killed = world.guest(PROFILE, &kill);
+        assert!(killed.parse::<u32>().is_ok(), "one server: {killed:?}");
+        ticks_on(&shared);
+        still_writes(world);
+        let seen = world.docker(["exec", "writes", "cat", "there"]).ok();
+        assert_eq!(seen.text(), "there");
+        let next = world.guest(PROFILE, &format!("{main}; {server}; echo $server"));
+        assert_ne!(next, killed);
+        assert_eq!(world.guest(PROFILE, &same), before, "the same mount");
+    }
+    world.docker(["rm", "--force", "writes"]).ok();
+    eventually("a healthy status", PATIENCE, || {
+        world
+            .status()
+            .is_some_and(|status| status["state"] == "running")
+    });
+}
+
+/// The keeper of the mount in the guest dies; a new one mounts the path.
 pub(crate) fn a_killed_client_is_replaced(world: &World) {
     let shared = ready(world);
     fs::write(format!("{shared}/there"), "there").expect("scratch");
