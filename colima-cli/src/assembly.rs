@@ -23,7 +23,7 @@ use crate::{
         LinkSettings, PortSettings, Tools,
     },
     mounts::{
-        Share,
+        ProtectSettings, Share,
         plan::{self, Surroundings},
         usual,
     },
@@ -104,6 +104,10 @@ pub fn assemble(
             .transpose()?,
         guest: None,
         mounts: Vec::new(),
+        protect: ProtectSettings {
+            home: environment.home.clone(),
+            paths: config.protect.value.clone(),
+        },
     };
     let user = guest_user::mirror(&environment.user);
     let mut notes = Vec::new();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command_error::CommandError,
     control::{Stage, StopManner, Stopped},
-    mounts::Share,
+    mounts::{ProtectSettings, Share},
     state_dir::ProfilePaths,
 };
 
@@ -97,6 +97,9 @@ pub struct InstanceSpec {
     /// Directories of the host in the guest, parents before what lies in them.
     #[serde(default)]
     pub mounts: Vec<Share>,
+    /// What of them the guest may not change.
+    #[serde(default)]
+    pub protect: ProtectSettings,
 }
 
 /// The wanted size of the data disk.
@@ -263,7 +266,7 @@ impl Instance {
                 link::settled(agent.transport()).await;
                 Found::Instance(Box::new(Self {
                     paths: paths.clone(),
-                    mounts: HostMounts::open(&machine, &record.spec.mounts),
+                    mounts: HostMounts::open(&machine, paths, &record.spec, &record.user),
                     disk_errors: DiskErrors::default(),
                     record,
                     machine,

@@ -4,16 +4,21 @@
 //! colima.yaml, flags ── plan ──> shares ── supervision ──> one worker per share ~~~ port ~~~ guest
 //! ```
 //!
-//! A worker is this program again, as the user, with two descriptors: the share's directory and the connected
-//! stream of its port. It ends with the daemon that started it; what serves is always a child of the living one.
+//! A worker is this program again, as the user, with the share's directory, that of its records and the connected
+//! stream of its port, and from then on without a way to anything else ([`walls`]). It ends with the daemon that started it; what serves is always a child of the living one.
 
+mod ground;
 mod handover;
 pub(crate) mod plan;
+mod protect;
 mod share;
 mod supervision;
 pub(crate) mod usual;
+mod walls;
 pub(crate) mod worker;
 
+pub(crate) use ground::Ground;
+pub use protect::ProtectSettings;
 pub(crate) use share::path_in_guest;
 pub use share::{MountHealth, Share};
 pub(crate) use supervision::{Serving, Worker};

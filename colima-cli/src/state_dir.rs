@@ -265,6 +265,8 @@ pub struct ProfilePaths {
     pub previous_context: PathBuf,
     /// The daemon's log.
     pub daemon_log: PathBuf,
+    /// Owners and special nodes of shared directories that files cannot carry; a directory per share.
+    pub records_dir: PathBuf,
     /// For colima-vm: sockets, per-boot files.
     pub machine_dir: PathBuf,
     /// Overlay over the image's system.
@@ -299,6 +301,7 @@ impl ProfilePaths {
             ssh_known_hosts: dir.join("ssh_known_hosts"),
             previous_context: dir.join("docker_context.json"),
             daemon_log: dir.join("daemon.log"),
+            records_dir: dir.join("records"),
             machine_dir: dir.join("machine"),
             root_disk: dir.join("root.qcow2"),
             data_disk: data_dir.join("data.qcow2"),

@@ -217,8 +217,24 @@ fn directories(suite: &mut Suite) {
         mounts::a_killed_daemon_takes_its_workers_along,
     );
     suite.case(
+        "mounts::a_killed_server_of_the_guest_is_followed",
+        mounts::a_killed_server_of_the_guest_is_followed,
+    );
+    suite.case(
         "mounts::a_killed_client_is_replaced",
         mounts::a_killed_client_is_replaced,
+    );
+    suite.case(
+        "mounts::workers_have_nothing_else",
+        mounts::workers_have_nothing_else,
+    );
+    suite.case(
+        "mounts::owners_and_nodes_are_kept",
+        mounts::owners_and_nodes_are_kept,
+    );
+    suite.case(
+        "mounts::keys_and_state_are_out_of_reach",
+        mounts::keys_and_state_are_out_of_reach,
     );
     suite.case("mounts::they_come_and_go", mounts::they_come_and_go);
     suite.case(

@@ -30,6 +30,7 @@ mod explain;
 mod known_keys;
 mod limits;
 mod mounts;
+mod protect;
 mod schema;
 mod spelling;
 mod template;
@@ -43,6 +44,7 @@ pub use explain::{Explained, explain};
 pub use known_keys::Standing;
 pub use limits::{InvalidConfig, Limit, Violation};
 pub use mounts::{MountEntry, Mounts, ParseMountError};
+pub use protect::Protect;
 pub use schema::schema;
 pub use template::TEMPLATE;
 
@@ -90,6 +92,8 @@ pub struct Settings {
     pub provision: Option<Vec<Provision>>,
     /// Directories of the host in the guest.
     pub mounts: Option<Mounts>,
+    /// What of a shared home directory the guest may not change.
+    pub protect: Option<Protect>,
     /// Whether sessions in the guest may use the host's ssh agent.
     pub forward_agent: Option<bool>,
     /// Whether the user's ssh configuration includes ours.
@@ -290,6 +294,8 @@ pub struct Config {
     pub provision: Setting<Vec<Provision>>,
     /// Directories of the host in the guest.
     pub mounts: Setting<Mounts>,
+    /// What of a shared home directory the guest may not change.
+    pub protect: Setting<Protect>,
     /// Whether sessions in the guest may use the host's ssh agent; false unless said otherwise.
     pub forward_agent: Setting<bool>,
     /// Whether the user's ssh configuration includes ours; false unless said otherwise: the file is the user's.
@@ -380,6 +386,7 @@ impl Config {
             dns_hosts: Setting::choose(layers, |layer| layer.dns_hosts.clone(), BTreeMap::new()),
             provision: Setting::choose(layers, |layer| layer.provision.clone(), Vec::new()),
             mounts: Setting::choose(layers, |layer| layer.mounts.clone(), Mounts::default()),
+            protect: Setting::choose(layers, |layer| layer.protect.clone(), Protect::default()),
             forward_agent: Setting::choose(layers, |layer| layer.forward_agent, false),
             ssh_config: Setting::choose(layers, |layer| layer.ssh_config, false),
             ssh_port: Setting::choose(

@@ -6,7 +6,7 @@ use colima_core::{
     Arch, Bytes,
     boot::{Provision, ProvisionMode},
     config::{
-        Config, ConfigFile, Layers, MountEntry, Mounts, PortForwarder, Settings, Standing,
+        Config, ConfigFile, Layers, MountEntry, Mounts, PortForwarder, Protect, Settings, Standing,
         StopMode, Transport, explain,
     },
 };
@@ -73,6 +73,7 @@ fn every_key_that_is_acted_on() {
         ssh_port: Some(2222),
         transport: Some(Transport::Ssh),
         certificates: Some(vec!["/etc/ca".to_owned()]),
+        protect: Some(Protect::These(vec!["~/notes".to_owned()])),
         nerdctl_path: Some("/opt/nerdctl".to_owned()),
         nerdctl_digest: Some("abc".to_owned()),
     };
@@ -96,6 +97,7 @@ sshConfig: false
 sshPort: 2222
 transport: ssh
 certificates: /etc/ca
+protect: [~/notes]
 nerdctl: {path: /opt/nerdctl, digest: abc}
 network:
   portBind: all
@@ -113,6 +115,18 @@ mounts:
   - {location: /data, mountPoint: /d}
 ";
     assert_eq!(settings(text), expected);
+}
+
+#[test]
+fn what_is_protected() {
+    let protect = |text: &str| settings(&format!("protect: {text}\n")).protect;
+    assert_eq!(protect("[]"), Some(Protect::Usual));
+    assert_eq!(protect(""), None);
+    assert_eq!(protect("none"), Some(Protect::None));
+    assert_eq!(protect("[none]"), Some(Protect::None));
+    let these = Protect::These(vec!["~/.ssh".to_owned(), "none".to_owned()]);
+    assert_eq!(protect("[~/.ssh, none]"), Some(these));
+    assert!(ConfigFile::parse("protect: {a: b}\n").is_err());
 }
 
 #[test]
@@ -264,6 +278,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("network.portBind", "all"),
     ("network.preferredRoute", "true"),
     ("portForwarder", "grpc"),
+    ("protect", "none"),
     ("provision", "[{mode: user, script: \"true\"}]"),
     ("rootDisk", "21"),
     ("rosetta", "true"),

@@ -200,6 +200,7 @@ pub fn mount_unit() -> String {
          [Service]\n\
          Type=notify\n\
          ExecStart={GUEST_PROGRAM} mount %i\n\
+         KillMode=mixed\n\
          TimeoutStartSec=60s\n\
          Restart=on-failure\n\
          RestartSec=100ms\n\

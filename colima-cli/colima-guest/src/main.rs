@@ -38,6 +38,7 @@ fn main() -> ExitCode {
                     .map(|()| ExitCode::SUCCESS),
             )
         }
+        [mount::server::ROLE] => report(mount::server::run().map(|()| ExitCode::SUCCESS)),
         [provision::ROLE, "early"] => provisioned(Phase::Early),
         [provision::ROLE, "ready"] => provisioned(Phase::Ready),
         [init::ROLE, root, program, ..] => report(Err(init::exec_in_root(

@@ -1,52 +1,57 @@
-//! The process of one mount: a client of what the host serves, and the kernel's file system over it.
+//! The processes of one mount: a keeper, and the server that it starts, a client of what the host serves with the kernel's
+//! file system over it.
 //!
 //! ```text
-//! host's worker ~~~ port ~~~ mux::serve ─ slot ─▶ Client ─ FUSE ─ kernel
-//!                            (the newest stream)
+//!                            ┌─────────────── server ───────────────┐
+//! host's worker ~~~ port ~~~ mux::serve ─ slot ─▶ Client ─ FUSE ─ device ~~~ kernel
+//!                     ┆      (the newest stream)                    ┆
+//!                     └┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ keeper ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┘
 //! ```
 //!
+//! The keeper holds the port and the kernel's device and does nothing else, so that there is little that it could die of. A
+//! server that dies is followed by another one under the same mount, and what runs on it goes on.
+//!
 //! It is a service of systemd, one per mount ([`crate::guest_files::mount_unit`]), and independent of the agent: either may
-//! die without the other. It must never touch the file system that it serves.
+//! die without the other. Neither process may touch the file system that they serve.
+
+mod control;
+pub mod server;
+mod successor;
 
 use std::{
-    fmt, io,
+    fs::File,
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
-use colima_core::{
-    Endpoint,
-    mounts::{GuestMount, SERVICE, port_name},
-};
-use colima_mount::{
-    Client,
-    fuse::{self, MountOptions},
-};
-use colima_net::mux::{Incoming, MuxStream, ServeConfig, serve};
+use colima_core::mounts::{GuestMount, port_name};
+use colima_mount::fuse::{Keeper, MountOptions};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     mount::UnmountFlags,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
-};
+use tokio::signal::unix::{SignalKind, signal};
 
+use self::{
+    control::{CONNECTED, SERVES},
+    server::chain,
+    successor::Server,
+};
 use crate::{
-    agent::{Port, find_port, log, notify},
+    agent::{find_port, log, notify},
     init::load_module,
     mount_records::{self, DIRECTORY, is_mounted},
     mount_table,
 };
+
+/// Servers that may fail in a row. What keeps them all from serving goes away with a new mount, if at all.
+const SUCCESSORS: u32 = 5;
 
 /// First argument of the role; the second is the port's number.
 pub const ROLE: &str = "mount";
 
 /// How the kernel is asked for file systems.
 const FUSE: &str = "/dev/fuse";
-
-/// Bytes that a stream may be ahead of its reader. Large, because this one carries the content of files.
-const WINDOW: u32 = 4 << 20;
 
 /// Serves a mount until it is taken away. `notify_socket` is systemd's `NOTIFY_SOCKET`.
 ///
@@ -63,7 +68,7 @@ pub fn run(port: u8, notify_socket: Option<&std::ffi::OsStr>) -> io::Result<()> 
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let served = runtime.block_on(work(&mount, notify_socket, &trouble));
+        let served = runtime.block_on(keep(&mount, notify_socket, &trouble));
         // A thread may wait for the port for as long as the host is silent.
         runtime.shutdown_background();
         served
@@ -75,21 +80,19 @@ pub fn run(port: u8, notify_socket: Option<&std::ffi::OsStr>) -> io::Result<()> 
     served
 }
 
-async fn work(
+async fn keep(
     mount: &GuestMount,
     notify_socket: Option<&std::ffi::OsStr>,
     trouble: &Path,
 ) -> io::Result<()> {
     load_fuse()?;
     let device = find_port(&port_name(mount.port))?;
-    let port = Port::open(&device).map_err(|error| of(&device, &error))?;
-    let slot = Arc::new(Slot::default());
-    let answering = tokio::spawn(answer(port, Arc::clone(&slot)));
-    let client = Client::over(move || {
-        let slot = Arc::clone(&slot);
-        async move { Ok(slot.next().await) }
-    });
-    let client = client.await.map_err(io::Error::other)?;
+    // Held here: a second open of it would be refused for as long as a server is not quite dead.
+    let port = File::options().read(true).write(true).open(&device);
+    let port = port.map_err(|error| of(&device, &error))?;
+    let name = random_name()?;
+    let server = Server::start(&port, name)?;
+    server.hear(CONNECTED).await?;
     let path = PathBuf::from(&mount.path);
     let place = mount.clone();
     tokio::task::spawn_blocking(move || {
@@ -100,8 +103,9 @@ async fn work(
     .map_err(io::Error::other)??;
     let mut options = MountOptions::default();
     options.name = port_name(mount.port);
-    let mounted = fuse::mount_with(client, &path, options).await;
-    let guard = mounted.map_err(|error| chain(&error))?;
+    let keeper = Keeper::mount(&path, &options).map_err(|error| chain(&error))?;
+    server.take_over(&keeper)?;
+    server.hear(SERVES).await?;
     let _ = std::fs::remove_file(trouble);
     notify::ready(notify_socket)?;
     log(&format!("{} is mounted", path.display()));
@@ -110,7 +114,7 @@ async fn work(
         gone = is_gone(mount) => {
             gone?;
             // There is nothing left to unmount, and a mount of somebody else may be there now.
-            guard.detach();
+            drop(keeper.detach());
             match mount_records::read(Path::new(DIRECTORY), mount.port) {
                 // By nobody who was asked to: it goes when what it lies in goes.
                 Ok(_) => Err(io::Error::other("the mount was taken away")),
@@ -118,94 +122,58 @@ async fn work(
             }
         }
         _ = terminate.recv() => {
-            // Whoever uses it keeps it, until the process ends.
-            drop(guard.close().await);
+            // Whoever uses it keeps it, until the processes end.
+            let closed = tokio::task::spawn_blocking(move || keeper.close()).await;
+            if let Err(used) = closed.map_err(io::Error::other)? {
+                drop(used.keeper.detach());
+            }
             Ok(())
         }
-        ended = answering => Err(ended.unwrap_or_else(io::Error::other)),
+        error = replace(server, &port, name, &keeper) => Err(error),
     }
+}
+
+/// Has one server after the other serve the mount; says why there is none any more.
+async fn replace(mut server: Server, port: &File, name: u128, keeper: &Keeper) -> io::Error {
+    let mut failed = 0;
+    loop {
+        if let Err(error) = server.ended().await {
+            return error;
+        }
+        let path = keeper.path().display();
+        log(&format!("{path}: its server is dead, another one goes on"));
+        // What is left of the last one may wait in the kernel for an answer of the next: it is reaped later.
+        server = loop {
+            match serve_on(port, name, keeper).await {
+                Ok(next) => break next,
+                Err(error) if failed < SUCCESSORS => {
+                    failed += 1;
+                    log(&format!("{path}: {error}"));
+                }
+                Err(error) => return error,
+            }
+        };
+        failed = 0;
+    }
+}
+
+async fn serve_on(port: &File, name: u128, keeper: &Keeper) -> io::Result<Server> {
+    let next = Server::start(port, name)?;
+    next.hear(CONNECTED).await?;
+    next.take_over(keeper)?;
+    next.hear(SERVES).await?;
+    Ok(next)
+}
+
+/// By what the host's worker knows all servers of this mount, and no other.
+fn random_name() -> io::Result<u128> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).map_err(io::Error::other)
 }
 
 fn of(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-fn chain(error: &dyn std::error::Error) -> io::Error {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    io::Error::other(text)
-}
-
-/// The newest stream of the host that nobody has taken yet.
-#[derive(Default)]
-struct Slot {
-    stream: Mutex<Option<MuxStream>>,
-    filled: Notify,
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").finish_non_exhaustive()
-    }
-}
-
-impl Slot {
-    fn put(&self, stream: MuxStream) {
-        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        self.filled.notify_one();
-    }
-
-    /// Waits for one.
-    async fn next(&self) -> MuxStream {
-        loop {
-            let taken = self
-                .stream
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            if let Some(stream) = taken {
-                return stream;
-            }
-            self.filled.notified().await;
-        }
-    }
-}
-
-/// Answers the host on the port until that is gone; says why.
-async fn answer(mut port: Port, slot: Arc<Slot>) -> io::Error {
-    loop {
-        let connection = match port.accept().await {
-            Ok(connection) => connection,
-            Err(error) => return error,
-        };
-        let slot = Arc::clone(&slot);
-        let config = ServeConfig {
-            window: WINDOW,
-            ..ServeConfig::default()
-        };
-        let served = serve(connection, config, move |incoming| {
-            let slot = Arc::clone(&slot);
-            async move { take(incoming, &slot) }
-        });
-        if let Err(error) = served.await {
-            log(&format!("connection given up: {error}"));
-        }
-    }
-}
-
-fn take(incoming: Incoming, slot: &Slot) {
-    match incoming.endpoint() {
-        Endpoint::Service(name) if name == SERVICE => slot.put(incoming.accept()),
-        other => {
-            let reason = format!("a mount has no {other}");
-            incoming.refuse(&io::Error::new(io::ErrorKind::NotFound, reason));
-        }
-    }
 }
 
 /// Brings the kernel's part, which is a module on Debian.

@@ -186,6 +186,7 @@ impl SettingsArgs {
             dns_hosts: typed(&self.dns_host).map(BTreeMap::from_iter),
             provision: None,
             mounts: None,
+            protect: None,
             forward_agent: self.ssh_agent,
             ssh_config: self.ssh_config,
             ssh_port: self.ssh_port,

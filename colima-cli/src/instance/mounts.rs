@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use colima_core::mounts::{GuestMount, MOST_MOUNTS, MountState};
+use colima_core::{
+    boot::User,
+    mounts::{GuestMount, MOST_MOUNTS, MountState},
+};
 use colima_net::{
     agent::{Agent, AgentError},
     mux::Mux,
@@ -13,11 +16,12 @@ use colima_net::{
 use colima_vm::machine::Machine;
 use tokio::time::timeout;
 
-use super::{Watcher, probe::PATIENCE};
+use super::{InstanceSpec, Watcher, probe::PATIENCE};
 use crate::{
     command_error::{CommandError, ErrorKind},
     control::Stage,
-    mounts::{MountHealth, Serving, Share, Worker},
+    mounts::{Ground, MountHealth, Serving, Share, Worker},
+    state_dir::ProfilePaths,
 };
 
 /// Until the guest has mounted what it was asked for. Its own limit is shorter.
@@ -32,6 +36,7 @@ const PROTOCOL: u32 = 3;
 #[derive(Debug)]
 pub(super) struct HostMounts {
     machine: Weak<Machine>,
+    ground: Arc<Ground>,
     open: Mutex<Vec<Open>>,
 }
 
@@ -43,14 +48,21 @@ struct Open {
 
 impl HostMounts {
     /// Serves every share; the guest connects when it can.
-    pub(super) fn open(machine: &Arc<Machine>, shares: &[Share]) -> Self {
-        let open = shares.iter().map(|share| Open {
+    pub(super) fn open(
+        machine: &Arc<Machine>,
+        paths: &ProfilePaths,
+        spec: &InstanceSpec,
+        user: &User,
+    ) -> Self {
+        let ground = Arc::new(Ground::new(paths, user, &spec.protect));
+        let open = spec.mounts.iter().map(|share| Open {
             share: share.clone(),
-            worker: Worker::start(machine, share.clone()),
+            worker: Worker::start(machine, &ground, share.clone()),
         });
         Self {
             machine: Arc::downgrade(machine),
             open: Mutex::new(open.collect()),
+            ground,
         }
     }
 
@@ -100,7 +112,7 @@ impl HostMounts {
                 let what = format!("a machine has at most {MOST_MOUNTS} shared directories");
                 CommandError::new(ErrorKind::Failure, what)
             })?;
-            let worker = Worker::start(&machine, share.clone());
+            let worker = Worker::start(&machine, &self.ground, share.clone());
             let share = share.clone();
             open.push(Open { share, worker });
             open.sort_by(|one, other| one.share.guest.path.cmp(&other.share.guest.path));

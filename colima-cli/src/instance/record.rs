@@ -64,6 +64,7 @@ impl InstanceRecord {
         compare("nerdctl", running.nerdctl == wanted.nerdctl);
         compare("ssh-port", running.link.ssh_port == wanted.link.ssh_port);
         compare("mounts", same_shares(&running.mounts, &wanted.mounts));
+        compare("protect", running.protect.paths == wanted.protect.paths);
         if let (Some(told), Some(wanted)) = (&running.guest, &wanted.guest) {
             differing.extend(told.differing(wanted));
         }

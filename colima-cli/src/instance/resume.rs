@@ -156,7 +156,7 @@ async fn run_on(
     machine.set_on_drop(OnDrop::Detach);
     let machine = Arc::new(machine);
     // What the guest waits for since it runs again.
-    let mounts = HostMounts::open(&machine, &record.spec.mounts);
+    let mounts = HostMounts::open(&machine, paths, &record.spec, &record.user);
     let carrier = record.spec.link.carrier;
     let mux = link::open(&machine, paths, &record.user.name, carrier, record.ssh_port)?;
     let agent = Agent::new(mux);

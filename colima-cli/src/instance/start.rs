@@ -93,7 +93,7 @@ impl Instance {
             .await
             .map_err(|error| failure::machine(&error))?;
         let machine = Arc::new(machine);
-        let mounts = HostMounts::open(&machine, &spec.mounts);
+        let mounts = HostMounts::open(&machine, paths, &spec, &boot.user);
         let carrier = spec.link.carrier;
         let mux = link::open(&machine, paths, &boot.user.name, carrier, ssh_port)?;
         let agent = Agent::new(mux);

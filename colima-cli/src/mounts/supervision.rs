@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use colima_core::mounts::MountAccess;
 use colima_vm::machine::Machine;
 use rustix::fs::{Mode, OFlags};
 use tokio::{
@@ -30,9 +29,10 @@ use tokio::{
 };
 
 use super::{
-    Share,
+    Ground, Share,
     handover::Handover,
-    worker::{ALONE, CONNECTED},
+    walls::{Confine, Walls},
+    worker::{ALONE, CONNECTED, HALF_CONFINED},
 };
 use crate::instance::is_stopped;
 
@@ -61,6 +61,10 @@ enum Event {
     Connected,
     /// The guest is not connected any more.
     Alone,
+    /// It has confined itself as far as the host lets it.
+    Confined(Walls),
+    /// It could not, half-way, and ends.
+    HalfConfined,
     /// It ended, or could not be started.
     Ended(String),
 }
@@ -71,6 +75,10 @@ struct Supervision {
     serving: Serving,
     /// Ends in a row without a guest between them.
     failures: u32,
+    /// What the next worker is to do.
+    confine: Confine,
+    /// What was last told of the walls.
+    walls: Option<Walls>,
 }
 
 impl Supervision {
@@ -78,7 +86,14 @@ impl Supervision {
         Self {
             serving: Serving::Starting,
             failures: 0,
+            confine: Confine::Try,
+            walls: None,
         }
+    }
+
+    /// Which walls stand, if that is news.
+    fn news(&mut self, walls: Walls) -> Option<Walls> {
+        (self.walls.replace(walls) != Some(walls)).then_some(walls)
     }
 
     /// Takes an event; says how long to wait before the next start where one is needed.
@@ -90,6 +105,11 @@ impl Supervision {
                 Serving::Connected
             }
             Event::Alone => Serving::Waiting,
+            Event::Confined(_) => return None,
+            Event::HalfConfined => {
+                self.confine = Confine::Leave;
+                return None;
+            }
             Event::Ended(why) => {
                 let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
                 self.failures = self.failures.saturating_add(1);
@@ -119,7 +139,8 @@ impl Drop for Worker {
 
 impl Worker {
     /// Starts a worker of `share`, and another one whenever it ends.
-    pub(crate) fn start(machine: &Arc<Machine>, share: Share) -> Self {
+    pub(crate) fn start(machine: &Arc<Machine>, ground: &Arc<Ground>, share: Share) -> Self {
+        let ground = Arc::clone(ground);
         let (told, serving) = watch::channel(Serving::Starting);
         let (began, process) = watch::channel(None);
         let machine = Arc::downgrade(machine);
@@ -130,11 +151,16 @@ impl Worker {
                     return;
                 };
                 let tell = |supervision: &mut Supervision, event| {
+                    if let Event::Confined(walls) = event
+                        && let Some(walls) = supervision.news(walls)
+                    {
+                        crate::log_line(&format!("{}: {walls}", share.location));
+                    }
                     let pause = supervision.on(event);
                     told.send_replace(supervision.serving.clone());
                     pause
                 };
-                let ended = match begin(&machine, &share).await {
+                let ended = match begin(&machine, &ground, &share, supervision.confine).await {
                     Ok((child, control)) => {
                         drop(machine);
                         began.send_replace(child.id());
@@ -176,8 +202,15 @@ impl Worker {
 }
 
 /// Starts a process and hands it what it needs.
-async fn begin(machine: &Machine, share: &Share) -> io::Result<(Child, tokio::net::UnixStream)> {
+async fn begin(
+    machine: &Machine,
+    ground: &Ground,
+    share: &Share,
+    confine: Confine,
+) -> io::Result<(Child, tokio::net::UnixStream)> {
     let root = open(&share.location)?;
+    let records = ground.records(share)?;
+    let terms = ground.terms(share, confine);
     let stream = machine
         .port(share.guest.port)
         .await
@@ -195,11 +228,11 @@ async fn begin(machine: &Machine, share: &Share) -> io::Result<(Child, tokio::ne
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    let access: MountAccess = share.guest.access;
     let handover = Handover {
         root,
         stream,
-        access,
+        records,
+        terms,
     };
     handover.send(&ours)?;
     ours.set_nonblocking(true)?;
@@ -232,7 +265,11 @@ async fn follow(
         match report[0] {
             CONNECTED => tell(Event::Connected),
             ALONE => tell(Event::Alone),
-            _ => break,
+            HALF_CONFINED => tell(Event::HalfConfined),
+            byte => match Walls::of(byte) {
+                Some(walls) => tell(Event::Confined(walls)),
+                None => break,
+            },
         }
     }
     match child.wait().await {
@@ -255,6 +292,19 @@ mod tests {
         let killed = Event::Ended("killed".to_owned());
         assert_eq!(supervision.on(killed), Some(FIRST_PAUSE));
         assert_eq!(supervision.serving, Serving::Down("killed".to_owned()));
+    }
+
+    #[test]
+    fn who_cannot_be_confined_serves_all_the_same_and_that_is_told_once() {
+        let mut supervision = Supervision::new();
+        supervision.on(Event::HandedOver);
+        assert_eq!(supervision.on(Event::HalfConfined), None);
+        supervision.on(Event::Ended("half".to_owned()));
+        assert_eq!(supervision.confine, Confine::Leave);
+        assert_eq!(supervision.news(Walls::NONE), Some(Walls::NONE));
+        assert_eq!(supervision.news(Walls::NONE), None);
+        assert_eq!(supervision.on(Event::Confined(Walls::NONE)), None);
+        assert_eq!(supervision.serving, Serving::Down("half".to_owned()));
     }
 
     #[test]

@@ -1,24 +1,41 @@
 //! `colima mount-worker`: serves one share, and nothing else.
 
-use std::{io, os::unix::net::UnixStream, time::Duration};
+use std::{
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    time::Duration,
+};
 
 use colima_core::{
     Endpoint,
     mounts::{MountAccess, SERVICE},
 };
-use colima_mount::{Access, Root, Server};
+use colima_mount::{
+    Access, Root, Server,
+    server::{Beside, Ownership, Protection, Refusals},
+    sftp::Owner,
+};
 use colima_net::{
     NetError,
     mux::{Mux, MuxConfig},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::handover::Handover;
+use super::{
+    handover::{Handover, Terms},
+    walls::{Confine, Walls},
+};
 
 /// What a worker tells its daemon: a guest is connected.
 pub(super) const CONNECTED: u8 = b'+';
 /// And that it is not any more.
 pub(super) const ALONE: u8 = b'-';
+/// Or that the second wall failed half-way. It ends: what it still has is not certain.
+pub(super) const HALF_CONFINED: u8 = b'!';
 
 /// Bytes that a guest may send of one stream before they are read.
 const WINDOW: u32 = 4 << 20;
@@ -39,21 +56,28 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// The daemon handed nothing over, or the link to the guest broke: the daemon has a new one.
 pub(crate) fn run() -> io::Result<()> {
     let control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
-    let Handover {
-        root,
-        stream,
-        access,
-    } = Handover::receive(&control)?;
-    let root = Root::from_fd(root)?;
-    // The second wall belongs here: what follows needs the directory, the two sockets, threads and memory, and
-    // so far there is one thread.
-    let server = Server::new(
-        root,
-        match access {
-            MountAccess::ReadOnly => Access::ReadOnly,
-            MountAccess::ReadWrite => Access::ReadWrite,
-        },
-    );
+    let handed = Handover::receive(&control)?;
+    let Terms {
+        location, guarding, ..
+    } = handed.terms.clone();
+    let access = match handed.terms.access {
+        MountAccess::ReadOnly => Access::ReadOnly,
+        MountAccess::ReadWrite => Access::ReadWrite,
+    };
+    let owner = Owner {
+        user: handed.terms.user,
+        group: handed.terms.group,
+    };
+    // Before there is a second thread, which a wall would not be around.
+    let confined = confine(handed, access, &control)?;
+    (&control).write_all(&[confined.walls.byte()])?;
+    let (protection, refusals) =
+        Protection::new(guarding.protected, guarding.hidden).map_err(io::Error::other)?;
+    let beside = beside(owner, confined.records, &location);
+    let server = Server::new(confined.root, access)
+        .ownership(Ownership::Beside(beside))
+        .protection(protection);
+    let stream = confined.stream;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -65,11 +89,100 @@ pub(crate) fn run() -> io::Result<()> {
             // The daemon says nothing more; it ends.
             _ = end.read(&mut nothing) => Ok(()),
             broken = serve(&server, stream, reports) => Err(broken),
+            () = tell_refusals(refusals, &location) => Ok(()),
         }
     });
     // What blocks on a slow disk is not worth waiting for.
     runtime.shutdown_background();
     served
+}
+
+/// What a worker has once the walls stand.
+#[derive(Debug)]
+struct Confined {
+    root: Root,
+    stream: OwnedFd,
+    records: Option<OwnedFd>,
+    walls: Walls,
+}
+
+#[cfg(target_os = "linux")]
+fn confine(handed: Handover, access: Access, mut control: &UnixStream) -> io::Result<Confined> {
+    use colima_mount::server::confine::Confinement;
+
+    if handed.terms.confine == Confine::Leave {
+        return unconfined(handed);
+    }
+    let mut confinement = Confinement::new(handed.root, access)
+        .keep(control.as_fd())
+        .keep(handed.stream.as_fd());
+    if let Some(records) = handed.records {
+        confinement = confinement.side(records);
+    }
+    match confinement.enter() {
+        Ok(confined) => Ok(Confined {
+            root: confined.root,
+            stream: handed.stream,
+            records: confined.side,
+            walls: confined.walls.into(),
+        }),
+        Err(error) => {
+            crate::log_line(&format!("{}: {}", handed.terms.location, chain(&error)));
+            // A daemon that does not listen is leaving.
+            let _ = control.write_all(&[HALF_CONFINED]);
+            Err(io::Error::other(error))
+        }
+    }
+}
+
+/// The other systems have no such walls.
+#[cfg(not(target_os = "linux"))]
+fn confine(handed: Handover, _: Access, _: &UnixStream) -> io::Result<Confined> {
+    unconfined(handed)
+}
+
+fn unconfined(handed: Handover) -> io::Result<Confined> {
+    Ok(Confined {
+        root: Root::from_fd(handed.root)?,
+        stream: handed.stream,
+        records: handed.records,
+        walls: Walls::NONE,
+    })
+}
+
+/// The guest's user owns there what is the worker's own here. Waits for the end of the worker before this one, which
+/// has the records as long as it lives.
+fn beside(owner: Owner, records: Option<OwnedFd>, location: &str) -> Beside {
+    let plain = Beside::new(owner);
+    let Some(records) = records else {
+        return plain;
+    };
+    match plain.clone().with_directory_when_free(records) {
+        Ok(beside) => beside,
+        Err(error) => {
+            let what = "owners of links and special nodes are not kept";
+            crate::log_line(&format!("{location}: {what}: {error}"));
+            plain
+        }
+    }
+}
+
+/// Writes down, once each, which protected paths the guest wanted to change.
+async fn tell_refusals(mut refusals: Refusals, location: &str) {
+    while let Some(path) = refusals.next().await {
+        crate::log_line(&refused(location, &path));
+    }
+    // There are no more of them, and the worker has its other ends.
+    std::future::pending::<()>().await;
+}
+
+fn refused(location: &str, path: &Path) -> String {
+    let path = Path::new(location).join(path);
+    format!(
+        "{} stays as it is, which the machine tried to change; protect in colima.yaml says what may be changed: a list of \
+         what may not, or none",
+        path.display()
+    )
 }
 
 fn asynchronous(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
@@ -114,5 +227,30 @@ fn reason(mux: &Mux) -> io::Error {
     match &*mux.state().borrow() {
         colima_net::mux::LinkState::Closed { reason } => io::Error::other(reason.to_string()),
         _ => io::ErrorKind::BrokenPipe.into(),
+    }
+}
+
+/// An error with its causes, which walls are worth.
+#[cfg(target_os = "linux")]
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_path_and_the_key() {
+        let line = refused("/home/ada", Path::new(".ssh"));
+        assert!(line.starts_with("/home/ada/.ssh "), "{line}");
+        assert!(line.contains("protect in colima.yaml"), "{line}");
     }
 }

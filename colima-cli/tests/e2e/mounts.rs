@@ -263,7 +263,190 @@ pub(crate) fn a_killed_daemon_takes_its_workers_along(world: &World) {
     world.docker(["rm", "--force", "writes"]).ok();
 }
 
-/// The process of the mount in the guest dies; a new one serves the path.
+/// The second wall, and that a worker says that it stands.
+pub(crate) fn workers_have_nothing_else(world: &World) {
+    let shared = ready(world);
+    let worker = worker(&shared).expect("it serves");
+    let status = read(format!("/proc/{}/status", worker.pid));
+    let line = |name: &str| {
+        let found = status.lines().find_map(|line| line.strip_prefix(name));
+        found.expect("proc(5) has it").trim().to_owned()
+    };
+    assert_eq!(line("NoNewPrivs:"), "1");
+    assert_eq!(line("CapEff:").trim_matches('0'), "");
+    assert_eq!(line("Seccomp:"), "2", "a filter");
+    let log = read(world.home.join(PROFILE).join("daemon.log"));
+    let told = format!("{shared}: its worker ");
+    assert!(log.contains(&told), "{log}");
+}
+
+/// What root in containers does to owners, modes and special nodes is so for the machine, and on the host nothing that
+/// its user could not have made. It outlives the worker, and the daemon.
+pub(crate) fn owners_and_nodes_are_kept(world: &World) {
+    let shared = ready(world);
+    let make = "rm -rf owned && mkdir owned && cd owned && cp /bin/busybox tool && chown 999:998 tool && chmod 4755 tool && \
+                mknod null c 1 3 && mknod pipe p && ln -s tool link && chown -h 7:8 link && \
+                echo secret > data && chown 999:999 data && chmod 600 data && mkdir db && chown 70:70 db && chmod 700 db";
+    let look = "cd /y/owned && stat -c '%n %u:%g %a %F' tool null pipe link data db";
+    let expected = "tool 999:998 4755 regular file\nnull 0:0 644 character special file\npipe 0:0 644 fifo\n\
+                    link 7:8 777 symbolic link\ndata 999:999 600 regular file\ndb 70:70 700 directory";
+    assert_eq!(container(world, &format!("{make} && {look}")), expected);
+    let user = fs::metadata(&shared).expect("it is there").uid();
+    for name in ["tool", "null", "pipe", "link", "data", "db"] {
+        let found = fs::symlink_metadata(format!("{shared}/owned/{name}")).expect(name);
+        assert_eq!(found.uid(), user, "{name}");
+        assert_eq!(found.mode() & 0o6000, 0, "{name}");
+        assert!(
+            found.is_file() || found.is_dir() || found.is_symlink(),
+            "{name}"
+        );
+    }
+    let killed = worker(&shared).expect("it serves");
+    killed.kill();
+    eventually("another worker", PATIENCE, || {
+        worker(&shared).is_some_and(|worker| worker.pid != killed.pid)
+    });
+    assert_eq!(container(world, look), expected);
+    world.daemon(PROFILE).kill();
+    eventually("a healthy status", PATIENCE, || {
+        world
+            .status()
+            .is_some_and(|status| status["state"] == "running")
+    });
+    assert_eq!(container(world, look), expected);
+    // What the host's user has is the guest's user's, whoever they are.
+    fs::write(format!("{shared}/of the host"), "host\n").expect("scratch");
+    let script = format!(
+        "echo guest >> '{shared}/of the host' && stat -c %U '{shared}/of the host' && id -un"
+    );
+    let said = world.colima(["ssh", "--", "sh", "-c", &script]).ok();
+    let (owner, name) = said.text().split_once('\n').expect("two lines");
+    assert_eq!(owner, name);
+    assert_eq!(read(format!("{shared}/of the host")), "host\nguest\n");
+    assert_eq!(
+        container(world, "rm -r owned && ls -d owned 2>&1 | wc -l"),
+        "1"
+    );
+}
+
+/// The home directory of the host's user, shared: what that user runs without looking cannot be written, and what is ours
+/// cannot be seen.
+pub(crate) fn keys_and_state_are_out_of_reach(world: &World) {
+    ready(world);
+    let home = world.host_home();
+    fs::create_dir_all(home.join(".ssh")).expect("scratch");
+    fs::write(home.join(".ssh/authorized_keys"), "mine\n").expect("scratch");
+    let home = home.to_str().expect("text").to_owned();
+    world
+        .colima(["mount", "add", &format!("{home}:/theirs:w")])
+        .ok();
+    let tries = [
+        "echo x >> .ssh/authorized_keys",
+        "echo x > .ssh/config",
+        "rm -r .ssh",
+        "mv .ssh elsewhere",
+        "ln .ssh/authorized_keys here && echo x >> here",
+        "echo x > .bashrc",
+        "mkdir -p .config/autostart && echo x > .config/autostart/x.desktop",
+    ];
+    for script in tries {
+        let script = format!(
+            "cd /theirs && if {{ {script}; }} 2>/dev/null; then echo done; else echo refused; fi"
+        );
+        assert_eq!(world.guest(PROFILE, &script), "refused", "{script}");
+    }
+    assert_eq!(
+        world.guest(PROFILE, "cat /theirs/.ssh/authorized_keys"),
+        "mine"
+    );
+    assert_eq!(read(format!("{home}/.ssh/authorized_keys")), "mine\n");
+    assert!(!Path::new(&home).join(".bashrc").exists());
+    let log = read(world.home.join(PROFILE).join("daemon.log"));
+    let told = format!("{home}/.ssh stays as it is");
+    assert_eq!(log.matches(&told).count(), 1, "{log}");
+    assert!(log.contains("protect in colima.yaml"), "{log}");
+    // Who names it wants it.
+    let keys = format!("{home}/.ssh:/keys:w");
+    world.colima(["mount", "add", &keys]).ok();
+    world.guest(PROFILE, "echo theirs >> /keys/authorized_keys");
+    assert_eq!(
+        read(format!("{home}/.ssh/authorized_keys")),
+        "mine\ntheirs\n"
+    );
+
+    let above = world.home.parent().expect("it lies somewhere");
+    let state = world
+        .home
+        .file_name()
+        .and_then(OsStr::to_str)
+        .expect("text");
+    world
+        .colima(["mount", "add", &format!("{}:/above:w", above.display())])
+        .ok();
+    let names = world.guest(PROFILE, "ls -A /above");
+    assert!(names.lines().any(|name| name == "scratch"), "{names}");
+    assert!(!names.lines().any(|name| name == state), "{names}");
+    let script = format!(
+        "cd /above; ls {state}/{PROFILE} 2>&1 | tail -1; mkdir {state} 2>/dev/null || echo refused"
+    );
+    let said = world.guest(PROFILE, &script);
+    assert!(said.contains("No such file"), "{said}");
+    assert!(said.ends_with("refused"), "{said}");
+    for path in ["/above", "/keys", "/theirs"] {
+        world.colima(["mount", "remove", path]).ok();
+    }
+}
+
+/// The process that answers the guest's kernel dies; another one goes on under the same mount, and so does what runs on it.
+pub(crate) fn a_killed_server_of_the_guest_is_followed(world: &World) {
+    let shared = ready(world);
+    fs::write(format!("{shared}/there"), "there").expect("scratch");
+    world.docker(["rm", "--force", "writes"]).finish();
+    let _ = fs::remove_file(format!("{shared}/ticks"));
+    let volume = format!("{shared}:/y");
+    let run = [
+        "run",
+        "--detach",
+        "--init",
+        "--name",
+        "writes",
+        "--volume",
+        &volume,
+        "--workdir",
+        "/y",
+    ];
+    // What was written and not flushed is an error once.
+    let script = "exec 3>ticks; while :; do echo tick >&3; sleep 0.2; done";
+    world.docker(run).args([IMAGE, "sh", "-c", script]).ok();
+    ticks_on(&shared);
+    let main = "main=$(systemctl show --property MainPID --value colima-mount@1.service)";
+    let server = "server=$(cat /proc/$main/task/$main/children)";
+    let same = format!(
+        "{main}; echo $main; awk '$5 == \"{shared}\" {{ print $1, $3 }}' /proc/self/mountinfo"
+    );
+    let before = world.guest(PROFILE, &same);
+    assert_eq!(before.lines().count(), 2, "{before}");
+    for _ in 0..3 {
+        let kill = format!("{main}; {server}; kill -9 $server; echo $server");
+        let killed = world.guest(PROFILE, &kill);
+        assert!(killed.parse::<u32>().is_ok(), "one server: {killed:?}");
+        ticks_on(&shared);
+        still_writes(world);
+        let seen = world.docker(["exec", "writes", "cat", "there"]).ok();
+        assert_eq!(seen.text(), "there");
+        let next = world.guest(PROFILE, &format!("{main}; {server}; echo $server"));
+        assert_ne!(next, killed);
+        assert_eq!(world.guest(PROFILE, &same), before, "the same mount");
+    }
+    world.docker(["rm", "--force", "writes"]).ok();
+    eventually("a healthy status", PATIENCE, || {
+        world
+            .status()
+            .is_some_and(|status| status["state"] == "running")
+    });
+}
+
+/// The keeper of the mount in the guest dies; a new one mounts the path.
 pub(crate) fn a_killed_client_is_replaced(world: &World) {
     let shared = ready(world);
     fs::write(format!("{shared}/there"), "there").expect("scratch");

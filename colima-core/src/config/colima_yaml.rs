@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    MountEntry, Mounts, PortForwarder, Settings, StopMode, Transport,
+    MountEntry, Mounts, PortForwarder, Protect, Settings, StopMode, Transport,
     document::{Content, Entry, Node},
     known_keys::{Key, ROOT, Role, Standing},
     spelling::nearest,
@@ -372,6 +372,7 @@ impl Reader<'_> {
                 }
             }
             "certificates" => self.file.settings.certificates = self.texts(key, node),
+            "protect" => self.file.settings.protect = self.texts(key, node).map(Protect::of),
             "nerdctl.path" => self.file.settings.nerdctl_path = self.word(key, node),
             "nerdctl.digest" => self.file.settings.nerdctl_digest = self.word(key, node),
             "env" => self.file.settings.env = self.variables(key, node),

@@ -127,7 +127,7 @@ pub fn set_values(text: &str, values: &[(&[&str], NewValue)]) -> Result<String, 
 /// Writes the settings of a layer into the text of a `colima.yaml`.
 ///
 /// Variables, names and mirrors are written one by one or as a list; [`Settings::docker`],
-/// [`Settings::provision`], [`Settings::port_bind`], [`Settings::stop_mode`], the certificates and the nerdctl,
+/// [`Settings::provision`], [`Settings::protect`], [`Settings::port_bind`], [`Settings::stop_mode`], the certificates and the nerdctl,
 /// which no flag can say, are not.
 ///
 /// # Errors

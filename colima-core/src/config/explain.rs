@@ -123,6 +123,7 @@ fn value_of(key: &str, config: &Config) -> (Value, Origin) {
         "network.dns" => (json!(config.dns.value), config.dns.origin),
         "network.dnsHosts" => (json!(config.dns_hosts.value), config.dns_hosts.origin),
         "mounts" => (config.mounts.value.to_json(), config.mounts.origin),
+        "protect" => (config.protect.value.to_json(), config.protect.origin),
         "provision" => (json!(config.provision.value), config.provision.origin),
         "forwardAgent" => (
             json!(config.forward_agent.value),

@@ -239,6 +239,11 @@ pub(super) const ROOT: &[Key] = &[
         "What brings published ports to the host.",
     ),
     key(
+        "protect",
+        Acted(Texts, Default::List(&[])),
+        "What of shared directories the machine may not change; empty is ssh keys and start-up files, none is nothing.",
+    ), // ours
+    key(
         "provision",
         Items(PROVISION),
         "Scripts that run in the machine when it boots.",
@@ -459,6 +464,6 @@ mod tests {
             );
             assert!(key.about.ends_with('.'), "{path}");
         }
-        assert_eq!(leaves.len(), 49);
+        assert_eq!(leaves.len(), 50);
     }
 }

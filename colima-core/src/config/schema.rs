@@ -43,7 +43,7 @@ fn property(key: &Key) -> Value {
 }
 
 fn items(below: &[Key]) -> Value {
-    json!({ "type": ["array", "null"], "items": section(below) })
+    json!({ "type": ["array", "string", "null"], "items": section(below) })
 }
 
 fn value(form: Form) -> Value {

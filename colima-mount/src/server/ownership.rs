@@ -149,6 +149,17 @@ impl Beside {
         Ok(self)
     }
 
+    /// As [`Beside::with_directory`], but waits for the end of a process that uses the directory: the one before
+    /// this. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Beside::with_directory`], without `WouldBlock`.
+    pub fn with_directory_when_free(mut self, directory: OwnedFd) -> io::Result<Self> {
+        self.side = Some(Arc::new(Side::open_when_free(directory)?));
+        Ok(self)
+    }
+
     /// What clients see of a file without a record.
     fn mapped(&self, mut host: Metadata) -> Metadata {
         if host.user == self.server.user {

@@ -75,9 +75,21 @@ impl Port {
     ///
     /// It is called outside of a tokio runtime.
     pub fn open(device: &Path) -> io::Result<Self> {
-        let input = File::options().read(true).write(true).open(device)?;
-        let output = input.try_clone()?;
-        Self::new(input, output)
+        Self::of(File::options().read(true).write(true).open(device)?)
+    }
+
+    /// A port that somebody else has opened.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be waited for.
+    ///
+    /// # Panics
+    ///
+    /// It is called outside of a tokio runtime.
+    pub fn of(device: File) -> io::Result<Self> {
+        let output = device.try_clone()?;
+        Self::new(device, output)
     }
 
     /// A port that reads and writes these files.

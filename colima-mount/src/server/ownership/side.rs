@@ -142,14 +142,27 @@ impl Side {
     /// Another process has it (`WouldBlock`), it has a form that is not known (`InvalidData`), or the
     /// directory cannot be used.
     pub(super) fn open(directory: OwnedFd) -> io::Result<Self> {
-        Self::with_capacity(directory, CAPACITY)
+        Self::with_capacity(
+            directory,
+            CAPACITY,
+            FlockOperation::NonBlockingLockExclusive,
+        )
     }
 
-    fn with_capacity(directory: OwnedFd, capacity: usize) -> io::Result<Self> {
+    /// As [`Side::open`], when nobody else has it any more.
+    pub(super) fn open_when_free(directory: OwnedFd) -> io::Result<Self> {
+        Self::with_capacity(directory, CAPACITY, FlockOperation::LockExclusive)
+    }
+
+    fn with_capacity(
+        directory: OwnedFd,
+        capacity: usize,
+        lock_as: FlockOperation,
+    ) -> io::Result<Self> {
         let mode = Mode::RUSR | Mode::WUSR;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let lock = rustix::fs::openat(&directory, c"lock", flags, mode)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, lock_as))?;
         let log = rustix::fs::openat(&directory, c"records", flags, mode)?;
         let side = Self {
             state: Mutex::new(State::read(log)?),
@@ -257,7 +270,9 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, capacity: usize) -> io::Result<Side> {
-        Side::with_capacity(std::fs::File::open(path)?.into(), capacity)
+        let directory = std::fs::File::open(path)?;
+        let lock_as = FlockOperation::NonBlockingLockExclusive;
+        Side::with_capacity(directory.into(), capacity, lock_as)
     }
 
     fn id(inode: u64) -> FileId {
@@ -293,6 +308,18 @@ mod tests {
         assert_eq!(side.get(&id(2)), None);
         let later = FileId { birth: 8, ..id(1) };
         assert_eq!(side.get(&later), None, "another file of the same number");
+    }
+
+    #[test]
+    fn who_waits_has_what_was_kept_last() {
+        let place = tempfile::tempdir().unwrap();
+        let side = open(place.path(), 100).unwrap();
+        let directory = std::fs::File::open(place.path()).unwrap();
+        let waits = std::thread::spawn(move || Side::open_when_free(directory.into()));
+        side.put(&id(1), owned_by(5)).unwrap();
+        drop(side);
+        let side = waits.join().unwrap().unwrap();
+        assert_eq!(side.get(&id(1)), Some(owned_by(5)));
     }
 
     #[test]
