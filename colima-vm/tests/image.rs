@@ -203,6 +203,7 @@ fn builder(cache: &Path) -> Builder {
 
 fn steps(events: &mut UnboundedReceiver<BuildEvent>) -> Vec<BuildStep> {
     let mut steps: Vec<BuildStep> = Vec::new();
+    #[expect(clippy::disallowed_methods, reason = "nobody sends any more")]
     while let Ok(event) = events.try_recv() {
         steps.push(event.step);
     }

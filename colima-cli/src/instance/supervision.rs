@@ -327,7 +327,7 @@ impl Looks {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

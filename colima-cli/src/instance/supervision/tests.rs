@@ -23,7 +23,7 @@ fn after(events: &[Event]) -> (State, Vec<Do>) {
 fn a_full_disk_pauses_and_room_continues() {
     let full = disk_error(Room::None);
     let (stop, resume) = (Event::Qemu(Qmp::Stop), Event::Qemu(Qmp::Resume));
-    assert_eq!(after(&[full.clone()]), (State::NoRoom, vec![]));
+    assert_eq!(after(std::slice::from_ref(&full)), (State::NoRoom, vec![]));
     assert_eq!(after(&[full.clone(), full.clone()]).0, State::NoRoom);
     let paused = [full.clone(), full.clone(), stop.clone()];
     let told = vec![Do::Tell(Happening::DiskFull), Do::AwaitRoom];

@@ -110,10 +110,9 @@ impl Trace {
     pub(super) async fn edge(&mut self) -> io::Result<()> {
         match self.edges.recv().await {
             Some(()) => Ok(()),
-            None => Err(self
-                .losses
-                .try_recv()
-                .unwrap_or_else(|_| io::ErrorKind::UnexpectedEof.into())),
+            // The thread has ended, so this does.
+            None => Err((self.losses.recv().await)
+                .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
         }
     }
 }
