@@ -162,12 +162,16 @@ fn start_servers(mut control: UnixStream, place: &Path) {
     let place = place.to_owned();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let child = command("serve", &place, stream.unwrap()).unwrap().spawn();
-            let old = started.lock().unwrap().replace(child.unwrap());
-            if let Some(mut old) = old {
+            // First, as the one server of a share would wait by itself: what an earlier stream has brought is not
+            // to be done after what the next one brings.
+            let mut running = started.lock().unwrap();
+            if let Some(mut old) = running.take() {
                 let _ = old.kill();
                 old.wait().unwrap();
             }
+            let child = command("serve", &place, stream.unwrap()).unwrap().spawn();
+            *running = Some(child.unwrap());
+            drop(running);
             // Nobody listens when the test is over.
             let _ = told.write_all(b"s");
         }

@@ -133,7 +133,8 @@ fn write(place: &Path, number: u64, job: &Job) -> Verdict {
             if job.count(&read) {
                 assert!(
                     got == block(number, at, round),
-                    "block {at} of round {round}"
+                    "block {at} of round {round} has {:?}",
+                    &got[8..24]
                 );
             }
         }

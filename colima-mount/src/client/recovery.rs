@@ -472,3 +472,98 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::sftp::{Errno, Hello, Side, Target, VERSION};
+
+    /// What a server does with all but whether it is there.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Server {
+        /// It answers when it is told to.
+        Slow,
+        /// It answers nothing.
+        Silent,
+    }
+
+    async fn serve(
+        stream: tokio::io::DuplexStream,
+        server: Server,
+        mut told: watch::Receiver<bool>,
+    ) {
+        let (mut read, mut write) = tokio::io::split(stream);
+        let mut buffer = BytesMut::new();
+        let hello = Hello {
+            version: VERSION,
+            extensions: Vec::new(),
+        };
+        let mut answer = Some(hello.encode(Side::Server));
+        let mut waiting = Vec::new();
+        loop {
+            if let Some(answer) = answer.take() {
+                let (head, tail) = answer.into_parts();
+                write
+                    .write_all(&[&head[..], &tail[..]].concat())
+                    .await
+                    .unwrap();
+            }
+            tokio::select! {
+                frame = session::frame(&mut read, &mut buffer, MAX_FRAME) => {
+                    let Ok(Some(frame)) = frame else { return };
+                    match Request::decode(frame) {
+                        Ok((id, Request::Limits {})) if server == Server::Slow => {
+                            answer = Some(Reply::ok().encode(id));
+                        }
+                        // The hello.
+                        Ok((_, Request::Unknown { .. })) | Err(_) => {}
+                        Ok((id, _)) => waiting.push(id),
+                    }
+                }
+                Ok(_) = told.wait_for(|told| *told), if !waiting.is_empty() => {
+                    answer = waiting.pop().map(|id| Reply::ok().encode(id));
+                }
+            }
+        }
+    }
+
+    /// Asks a server, which is told to answer after a while; gives the answer, and how many streams there were.
+    async fn ask(server: Server, after: Duration) -> (Option<Errno>, usize) {
+        let (tell, told) = watch::channel(false);
+        let dials = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&dials);
+        let dial = move || {
+            *counted.lock().unwrap() += 1;
+            let (here, there) = tokio::io::duplex(1 << 16);
+            tokio::spawn(serve(there, server, told.clone()));
+            std::future::ready(Ok(here))
+        };
+        let line = Line::open(dial, Patience::default()).await.unwrap();
+        let target = Target::Path("f".into());
+        let answer = line.call(&Request::Look { target }, Known::default());
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = tell.send(true);
+            std::future::pending::<()>().await;
+        });
+        let reply = tokio::time::timeout(after * 2, answer).await;
+        let dials = *dials.lock().unwrap();
+        (reply.unwrap().unwrap().err(), dials)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_server_is_not_given_up() {
+        let minutes = Duration::from_secs(600);
+        assert_eq!(ask(Server::Slow, minutes).await, (None, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_given_up() {
+        let hours = Duration::from_secs(36_000);
+        let (error, dials) = ask(Server::Silent, hours).await;
+        assert_eq!(error, Some(Errno::Io));
+        assert!(dials > 1, "there was another stream");
+    }
+}

@@ -56,6 +56,8 @@ struct Call<A> {
     sent: u32,
     /// Looks that are to come, when it is in doubt.
     looks: usize,
+    /// It may have been done already, and came when the looks of this stream were on their way.
+    late: bool,
 }
 
 /// What a reply is to.
@@ -149,6 +151,7 @@ impl<A> Table<A> {
             waits: (!serving).then_some(self.down.unwrap_or(now)),
             sent: u32::from(known.sending == Sending::Again),
             looks: 0,
+            late: known.sending == Sending::Again && !serving,
         };
         self.calls.insert(ticket, call);
         match known.sending {
@@ -169,6 +172,7 @@ impl<A> Table<A> {
             Doubt::Never => self.finish(ticket, Err(Errno::Io)),
             Doubt::Unless(before) => {
                 call.looks = before.len();
+                call.waits = None;
                 for (path, before) in before {
                     let target = Target::Path(path);
                     self.send(Reason::Look(ticket, before), Request::Look { target });
@@ -301,6 +305,7 @@ impl<A> Table<A> {
         let mut never = Vec::new();
         let mut renames = Vec::new();
         for (ticket, call) in &mut self.calls {
+            call.late = false;
             if call.sent == 0 {
                 continue;
             }
@@ -354,7 +359,10 @@ impl<A> Table<A> {
         self.down = None;
         let tickets: Vec<_> = self.calls.keys().copied().collect();
         for ticket in tickets {
-            self.transmit(ticket);
+            match self.calls.get(&ticket) {
+                Some(call) if call.late => self.examine(ticket),
+                _ => self.transmit(ticket),
+            }
         }
     }
 

@@ -239,7 +239,9 @@ impl Volume {
         let (file, _) = self.file(handle)?;
         let writes = self.writes(handle);
         let result = file.flush().await;
-        self.flushed(handle, writes);
+        if result.is_ok() {
+            self.flushed(handle, writes);
+        }
         result
     }
 
@@ -248,7 +250,11 @@ impl Volume {
         self.settle(ino).await;
         let writes = self.writes(handle);
         let result = file.sync().await;
-        self.flushed(handle, writes);
+        // An error stays written down: if this process dies before the kernel has the answer, the kernel asks the
+        // next one again, which has to tell it too.
+        if result.is_ok() {
+            self.flushed(handle, writes);
+        }
         result
     }
 

@@ -120,7 +120,7 @@ impl Volume {
         })
     }
 
-    /// Notes that everything of so many writes is at the server, or its error told.
+    /// Notes that everything of so many writes is at the server.
     pub(super) fn flushed(&self, handle: u64, by: u64) {
         self.with(|inodes| {
             let Some(journal) = &mut inodes.journal else {
