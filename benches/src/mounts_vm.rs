@@ -95,7 +95,17 @@ async fn measure(
         None => String::new(),
     };
     // Also for ext4, so that all have the same files.
-    sudo(format!("cp -a {} {DISK}", share.display())).await?;
+    let mut tar = Command::new("tar")
+        .arg("-C")
+        .arg(share)
+        .args(["-c", "."])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let archive: Stdio = tar.stdout.take().ok_or("tar says nothing")?.try_into()?;
+    let unpack = format!("sudo mkdir -p {DISK} && sudo tar -C {DISK} -x");
+    product.in_guest(&unpack, archive).await?;
+    tar.wait().await?;
 
     let mut times = Times::new(AMOUNT, Unit::Seconds);
     for round in 1..=setup.rounds {

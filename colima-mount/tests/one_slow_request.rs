@@ -120,6 +120,23 @@ fn a_slow_request_of_the_mount_holds_up_no_other() {
     }
 }
 
+/// Not even to learn that nothing follows.
+#[test]
+fn a_small_file_comes_with_its_open() {
+    let Some((mount, gate)) = mounted("a_small_file_comes_with_its_open", reads) else {
+        return;
+    };
+    let (path, (done, read)) = (mount.here("fast"), mpsc::channel());
+    let reader = std::thread::spawn(move || done.send(fs::read(path)));
+    let content = read.recv_timeout(Duration::from_secs(60));
+    // What has asked after all goes on.
+    drop(gate);
+    reader.join().unwrap().ok();
+    let content = content.expect("the server was asked for more");
+    assert_eq!(content.unwrap(), b"fast");
+    mount.close();
+}
+
 /// The server's own file system is one that takes its time: a mount with a gate.
 #[test]
 fn a_slow_file_system_of_the_host_holds_up_only_who_asks_for_the_file() {

@@ -62,6 +62,16 @@ struct Ahead {
     offset: u64,
     began: Instant,
     data: AheadData,
+    after: After,
+}
+
+/// What comes after something that was read ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Nobody knows.
+    Unknown,
+    /// Nothing: the file ends there.
+    End,
 }
 
 enum AheadData {
@@ -86,10 +96,13 @@ impl File {
     ) -> Self {
         let mut state = State::default();
         if !opened.first.is_empty() {
+            // A whole small file: to ask what follows would cost as much as to read it.
+            let whole = opened.metadata.size == opened.first.len() as u64;
             state.ahead.push_back(Ahead {
                 offset: 0,
                 began: Instant::now(),
                 data: AheadData::Here(opened.first),
+                after: if whole { After::End } else { After::Unknown },
             });
         }
         Self {
@@ -153,7 +166,7 @@ impl File {
         while data.len() < length {
             let position = offset.saturating_add(data.len() as u64);
             let (piece, last) = match self.take_ahead(position, length - data.len()).await {
-                Some(result) => (result?, false),
+                Some((piece, after)) => (piece, after == After::End),
                 None => {
                     let wanted = (length - data.len()).min(self.inner.payload());
                     let piece = self.inner.read(position, wanted).await?;
@@ -181,8 +194,8 @@ impl File {
         Ok(data.freeze())
     }
 
-    /// What was read ahead at this offset; `None` when nothing was.
-    async fn take_ahead(&self, offset: u64, length: usize) -> Option<Result<Bytes, Errno>> {
+    /// What was read ahead at this offset, and what comes after it; `None` when nothing was.
+    async fn take_ahead(&self, offset: u64, length: usize) -> Option<(Bytes, After)> {
         let mut ahead = {
             let mut state = self.inner.state();
             let at = state.ahead.iter().position(|ahead| ahead.covers(offset))?;
@@ -206,8 +219,9 @@ impl File {
         if skip + piece.len() < data.len() {
             ahead.data = AheadData::Here(data);
             self.inner.state().ahead.push_front(ahead);
+            return Some((piece, After::Unknown));
         }
-        Some(Ok(piece))
+        Some((piece, ahead.after))
     }
 
     fn read_ahead(&self, from: u64) {
@@ -221,6 +235,7 @@ impl File {
                 offset,
                 began: Instant::now(),
                 data: AheadData::Coming(task),
+                after: After::Unknown,
             });
             offset = offset.saturating_add(length as u64);
         }
