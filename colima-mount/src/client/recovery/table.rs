@@ -262,7 +262,7 @@ impl<A> Table<A> {
             call.looks = 0;
             match &call.request {
                 Request::Changes {} | Request::Events {} => {
-                    over.push((*ticket, Errno::NotConnected))
+                    over.push((*ticket, Errno::NotConnected));
                 }
                 _ if call.sent >= ATTEMPTS => over.push((*ticket, Errno::Io)),
                 _ => {}

@@ -102,7 +102,7 @@ impl Filesystem for Adapter {
             return attr(reply, ino.0, found.map(|found| (found, Duration::ZERO)));
         }
         self.spawn(request, |volume| async move {
-            attr(reply, ino.0, volume.metadata(ino.0).await)
+            attr(reply, ino.0, volume.metadata(ino.0).await);
         });
     }
 
@@ -291,7 +291,7 @@ impl Filesystem for Adapter {
         let (from, to) = ((parent.0, bytes(name)), (new_parent.0, bytes(new_name)));
         let sending = sending(request);
         self.spawn(request, |volume| async move {
-            empty(reply, volume.rename(from, to, rename, sending).await)
+            empty(reply, volume.rename(from, to, rename, sending).await);
         });
     }
 
@@ -400,7 +400,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.spawn(request, |volume| async move {
-            empty(reply, volume.flush(handle.0).await)
+            empty(reply, volume.flush(handle.0).await);
         });
     }
 
@@ -413,7 +413,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.spawn(request, |volume| async move {
-            empty(reply, volume.sync(handle.0).await)
+            empty(reply, volume.sync(handle.0).await);
         });
     }
 
@@ -507,7 +507,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.spawn(request, |volume| async move {
-            empty(reply, volume.sync_directory(ino.0).await)
+            empty(reply, volume.sync_directory(ino.0).await);
         });
     }
 
@@ -579,7 +579,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, request: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.spawn(request, |volume| async move {
-            xattr(reply, size, volume.list_xattr(ino.0).await)
+            xattr(reply, size, volume.list_xattr(ino.0).await);
         });
     }
 
