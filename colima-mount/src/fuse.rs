@@ -51,7 +51,8 @@ pub enum Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Events {
     /// They hear of it by inotify and the like: host changes are done once more on the mount, without
-    /// touching the host. Needs the right to mount, also later on. Not for a mount of a [`Keeper`].
+    /// touching the host. Needs the right to mount, also later on. Not for a mount of a [`Keeper`]. While both
+    /// sides change the same names at the same time, the mount may keep an old state until the next change.
     Replayed,
     /// They hear only of what is done on the mount.
     None,
@@ -74,7 +75,7 @@ impl Default for MountOptions {
         Self {
             name: "colima".into(),
             who: Who::Everybody,
-            events: Events::Replayed,
+            events: Events::None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use colima_mount::{
     Access, Client, Root,
-    fuse::{self, MountGuard},
+    fuse::{self, Events, MountGuard, MountOptions},
     server::Limits,
 };
 
@@ -55,6 +55,15 @@ impl Mounted {
         Self::with(test, Access::ReadWrite, Limits::default(), |_| {})
     }
 
+    /// As [`Mounted::new`], with host changes replayed for watchers.
+    pub(crate) fn for_watchers(test: &str) -> Option<Self> {
+        let mut options = MountOptions::default();
+        options.events = Events::Replayed;
+        let (access, limits) = (Access::ReadWrite, Limits::default());
+        let way = |stream| (stream, ());
+        Self::through_with(test, access, limits, options, |_| {}, way).map(|(it, ())| it)
+    }
+
     pub(crate) fn with(
         test: &str,
         access: Access,
@@ -72,6 +81,17 @@ impl Mounted {
         prepare: impl FnOnce(&Path),
         way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
     ) -> Option<(Self, T)> {
+        Self::through_with(test, access, limits, MountOptions::default(), prepare, way)
+    }
+
+    fn through_with<T>(
+        test: &str,
+        access: Access,
+        limits: Limits,
+        options: MountOptions,
+        prepare: impl FnOnce(&Path),
+        way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
+    ) -> Option<(Self, T)> {
         if !is_possible(test) {
             return None;
         }
@@ -83,8 +103,8 @@ impl Mounted {
             let (stream, session) = peers::serve(root, access, limits);
             let (stream, extra) = way(stream);
             let client = Client::connect(stream).await.unwrap();
-            let guard = fuse::mount(client, place.path()).await.unwrap();
-            (guard, session, extra)
+            let mounting = fuse::mount_with(client, place.path(), options);
+            (mounting.await.unwrap(), session, extra)
         });
         let mounted = Self {
             host,

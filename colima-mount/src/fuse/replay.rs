@@ -196,7 +196,7 @@ impl Replays {
             found.map(|(_, who)| *who)
         };
         match armed {
-            Some(Some(who)) => Ok(introduce(inodes, who, Some(place))),
+            Some(Some(who)) => Ok(introduce(inodes, who)),
             Some(None) => Err(Errno::NotFound),
             // On the way to a directory.
             None => inodes
@@ -221,7 +221,16 @@ impl Replays {
     /// The thread makes something.
     pub(super) fn make(&self, inodes: &mut Inodes, place: &Place) -> Result<Entry, Errno> {
         match self.take(|deed| matches!(deed, Deed::Make(at, _) if at == place)) {
-            Some(Deed::Make(_, who)) => Ok(introduce(inodes, who, Some(place))),
+            Some(Deed::Make(_, who)) => {
+                let entry = introduce(inodes, who);
+                let new = |inode: &super::inodes::Inode| inode.names.is_empty();
+                if inodes.named(place.parent, &place.name).flatten().is_none()
+                    && inodes.get(entry.ino).is_ok_and(new)
+                {
+                    inodes.bind(place.parent, &place.name, entry.ino);
+                }
+                Ok(entry)
+            }
             _ => Err(Errno::Io),
         }
     }
@@ -251,11 +260,17 @@ impl Replays {
         let Some(Deed::Move(_, _, who)) = self.take(armed) else {
             return Err(Errno::Io);
         };
+        let moved = match who {
+            Who::Is(metadata) if from.parent == OUTSIDE => inodes.by_id(metadata.id),
+            _ => inodes.named(from.parent, &from.name).flatten(),
+        };
         inodes.unbind(from.parent, &from.name);
         inodes.unbind(to.parent, &to.name);
-        if let Who::Is(metadata) = who
+        if let (Who::Is(metadata), Some(ino)) = (who, moved)
             && to.parent != OUTSIDE
-            && let Some(ino) = inodes.by_id(metadata.id)
+            && inodes.by_id(metadata.id) == moved
+            // Otherwise it was moved on by ourselves.
+            && inodes.get(ino).is_ok_and(|inode| inode.names.is_empty())
         {
             inodes.bind(to.parent, &to.name, ino);
         }
@@ -266,8 +281,17 @@ impl Replays {
     pub(super) fn touch(&self, inodes: &mut Inodes, ino: u64) -> Result<Metadata, Errno> {
         match self.take(|deed| matches!(deed, Deed::Touch(at, _) if *at == ino)) {
             Some(Deed::Touch(_, metadata)) => {
-                inodes.learn(ino, metadata, super::inodes::Trust::Guess);
-                Ok(metadata)
+                let inode = inodes.get(ino).map_err(|_| Errno::Io)?;
+                if inode.is_behind() || inode.busy > 0 {
+                    // Older than what the kernel knows.
+                    return Err(Errno::Io);
+                }
+                let known = inode.known;
+                Ok(if known.changed > metadata.changed {
+                    known
+                } else {
+                    metadata
+                })
             }
             _ => Err(Errno::Io),
         }
@@ -298,16 +322,11 @@ fn fleeting(ino: u64, metadata: Metadata) -> Entry {
     }
 }
 
-/// Tells the kernel of something, under a name that it has from now on.
-fn introduce(inodes: &mut Inodes, who: Who, place: Option<&Place>) -> Entry {
+/// Tells the kernel of something. What a name is may have changed since, by ourselves too: nothing is
+/// noted of it, and whoever uses it looks for it.
+fn introduce(inodes: &mut Inodes, who: Who) -> Entry {
     match who {
-        Who::Is(metadata) => match place {
-            Some(place) if place.parent != OUTSIDE => {
-                let trust = inodes.trust(place.parent);
-                inodes.found(place.parent, &place.name, metadata, trust)
-            }
-            _ => fleeting(inodes.introduce(metadata), metadata),
-        },
+        Who::Is(metadata) => fleeting(inodes.introduce(metadata), metadata),
         Who::Was(ino) => match inodes.introduce_again(ino) {
             Some(metadata) => fleeting(ino, metadata),
             None => fleeting(inodes.unused(), nothing(Child::Other)),

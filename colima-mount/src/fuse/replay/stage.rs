@@ -300,6 +300,10 @@ impl Teller<'_> {
             let target = stage.at(b.parent, volume)?;
             renameat(source, &a.name[..], target, &b.name[..]).map_err(io::Error::from)
         });
+        if let Some(to) = to {
+            let notice = Notice::NameDoubted(to.parent, to.name.clone());
+            let _ = self.notifier.tell(&notice);
+        }
         if moved.is_err() || to.is_none() || !matches!(who, Who::Is(_)) {
             self.forget(a);
             self.forget(b);
