@@ -34,7 +34,7 @@ pub(super) fn on_host(paths: &ProfilePaths) -> Vec<Problem> {
     directories.dedup();
     let scarce = directories.iter().filter_map(|directory| {
         let available = available(directory)?;
-        (available < LEAST).then(|| (directory, available))
+        (available < LEAST).then_some((directory, available))
     });
     let mut problems: Vec<Problem> = scarce.map(|(at, left)| little_on_host(at, left)).collect();
     // Both are on one file system, most of the time.
