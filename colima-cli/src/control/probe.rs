@@ -11,7 +11,7 @@ use super::{
 use crate::instance::Probe;
 
 /// All questions to a daemon that lives. Its own probes take less ([`crate::instance::Instance::probe`]).
-const LIMIT: Duration = Duration::from_millis(1900);
+const LIMIT: Duration = Duration::from_millis(1700);
 
 impl DaemonFiles {
     /// What the daemon says of its instance; `None` where neither runs. A machine that lost its daemon gets another

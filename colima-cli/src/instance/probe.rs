@@ -22,7 +22,7 @@ use super::{Instance, InstanceRecord, PortReport, Problem, is_stopped, room};
 use crate::{command_error::CommandError, mounts::MountHealth, state_dir::ProfilePaths};
 
 /// Each part gets this long to answer; they are asked at once.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1300);
 
 /// What the daemon knows of its instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -207,7 +207,7 @@ fn clock(asked: SystemTime, took: Duration, guest: Duration) -> Option<Problem> 
         let seconds = off.as_secs();
         Problem::new(
             format!("the guest's clock is {seconds} s {how}"),
-            "set it: colima ssh -- sudo date --set=@$(date +%s)",
+            "set it, and what runs goes on: colima stop && colima start",
         )
     })
 }

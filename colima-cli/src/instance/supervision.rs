@@ -1,16 +1,17 @@
 //! Looks after a machine that runs: what QEMU tells, room on the host's disk, and time that passed without us.
 //!
 //! ```text
-//!            no room              stopped (told, room is awaited)
-//!  Running ───────────> NoRoom ────────────────────────────────> Full ──room──> (cont)
-//!   │ ^ ^                                                         │
-//!   │ │ └─────────────────────── runs (clock set, told) ──────────┘
-//!   │ └──────────── runs (clock set, told) ───┐
-//!   └──stopped (told)───────────────────> Paused
+//!            stop (asked why)              for want of room (told, room is awaited)
+//!  Running ───────────────────> Stopped ─────────────────────> Full ──room──> (cont)
+//!   ^  ^ ^                        │ │                           │
+//!   │  │ └──────────── runs ──────┘ │ else (told)               │
+//!   │  └── runs (clock set, told) ──┴─> Paused                  │
+//!   └───────────────────────── runs (clock set, told) ──────────┘
 //!
 //!  in every state:  a gap in time (clock set, told)   panic, reset, disk error (told)
 //! ```
 //!
+//! QEMU is asked why it stopped, because the event with the error may come after the one with the stop, or be left out.
 //! Full is left by `cont` alone, which fails again where the room did not suffice: QEMU keeps the writes that found no
 //! room and repeats them, so that the guest notices nothing but the time.
 
@@ -28,7 +29,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::sleep,
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
 };
 
 use super::{Instance, Problem, resume::set_clock, room};
@@ -70,7 +71,7 @@ pub enum Happening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running,
-    NoRoom,
+    Stopped,
     Full,
     Paused,
 }
@@ -79,7 +80,7 @@ enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
     Qemu(Qmp),
-    /// What a daemon finds that comes later than the machine.
+    /// What QEMU says when it is asked.
     Found(RunState),
     /// There may be room on the host's disk.
     Room,
@@ -91,6 +92,7 @@ enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Do {
     Tell(Happening),
+    Ask,
     AwaitRoom,
     Continue,
     SetClock,
@@ -99,15 +101,9 @@ enum Do {
 impl State {
     /// The pure part.
     fn on(self, event: Event) -> (Self, Vec<Do>) {
-        use Do::{AwaitRoom, Continue, SetClock, Tell};
+        use Do::{Ask, AwaitRoom, Continue, SetClock, Tell};
         match (self, event) {
-            (
-                State::Running,
-                Event::Qemu(Qmp::BlockIoError {
-                    room: Room::None, ..
-                }),
-            ) => (State::NoRoom, Vec::new()),
-            // Every request in flight finds no room, and has its event.
+            // What QEMU says of its state tells the same, and is never late.
             (
                 state,
                 Event::Qemu(Qmp::BlockIoError {
@@ -130,10 +126,15 @@ impl State {
                 };
                 (state, vec![Tell(error)])
             }
-            (State::NoRoom, Event::Qemu(Qmp::Stop)) | (_, Event::Found(RunState::IoError)) => {
+            (State::Running, Event::Qemu(Qmp::Stop)) => (State::Stopped, vec![Ask]),
+            // Of all errors only the want of room stops the machine (`werror=enospc`, `rerror=report`).
+            (State::Running | State::Stopped, Event::Found(RunState::IoError)) => {
                 (State::Full, vec![Tell(Happening::DiskFull), AwaitRoom])
             }
-            (State::Running, Event::Qemu(Qmp::Stop)) => {
+            (State::Running | State::Stopped, Event::Found(RunState::Running)) => {
+                (State::Running, Vec::new())
+            }
+            (State::Running | State::Stopped, Event::Found(_)) => {
                 (State::Paused, vec![Tell(Happening::Paused)])
             }
             (State::Full, Event::Room) => (State::Full, vec![Continue]),
@@ -204,16 +205,14 @@ impl Instance {
     /// Dropping the future ends the supervision; another one finds what the machine does.
     pub async fn supervise(&self, tell: impl Fn(Happening) + Send + Sync) {
         let mut events = self.machine.events();
-        let mut state = State::Running;
         let mut looks = Looks::none();
-        if let machine::Status::Responding(found) = self.machine.status(COMMAND_LIMIT).await {
-            state = self
-                .take(state, Event::Found(found), &mut looks, &tell)
-                .await;
-        }
+        // A daemon may come later than what happened.
+        let mut state = State::Running;
+        let mut asks = true;
         let mut late = Late::begin();
         loop {
             let event = tokio::select! {
+                Some(found) = self.found(), if asks => Event::Found(found),
                 event = next(&mut events) => match event {
                     Some(event) => Event::Qemu(event),
                     None => return,
@@ -222,18 +221,36 @@ impl Instance {
                 gap = late.gap() => Event::Gap(gap),
                 _ = self.machine.exited() => return,
             };
-            state = self.take(state, event, &mut looks, &tell).await;
+            if matches!(event, Event::Found(_)) {
+                asks = false;
+            }
+            let (next, actions) = state.on(event);
+            asks |= actions.contains(&Do::Ask);
+            self.take(actions, &mut looks, &tell).await;
+            if next != State::Full {
+                looks.end();
+            }
+            state = next;
+        }
+    }
+
+    /// What QEMU says of its state; as late as it likes.
+    async fn found(&self) -> Option<RunState> {
+        loop {
+            match self.machine.status(COMMAND_LIMIT).await {
+                machine::Status::Responding(found) => return Some(found),
+                machine::Status::Exited(_) => return None,
+                _ => sleep(TICK).await,
+            }
         }
     }
 
     async fn take(
         &self,
-        state: State,
-        event: Event,
+        actions: Vec<Do>,
         looks: &mut Looks,
         tell: &(impl Fn(Happening) + Send + Sync),
-    ) -> State {
-        let (next, actions) = state.on(event);
+    ) {
         for action in actions {
             match action {
                 Do::Tell(happening) => {
@@ -241,6 +258,8 @@ impl Instance {
                     self.disk_errors.note(&happening);
                     tell(happening);
                 }
+                // By whoever waits for events.
+                Do::Ask => {}
                 Do::AwaitRoom => looks.begin(),
                 Do::Continue => {
                     let went_on = self.machine.execute(&Command::Cont, COMMAND_LIMIT).await;
@@ -252,10 +271,6 @@ impl Instance {
                 Do::SetClock => self.set_clock_soon(),
             }
         }
-        if next != State::Full {
-            looks.end();
-        }
-        next
     }
 
     /// Not waited for: the guest may not run yet, and what QEMU tells is heard meanwhile.
@@ -335,17 +350,24 @@ impl Looks {
 /// stands still while the host sleeps (`clock_gettime(2)`), and with it every timer; the boot clock does not.
 struct Late {
     ticked: Duration,
+    /// Goes on where a wait was abandoned.
+    ticks: Interval,
 }
 
 impl Late {
     fn begin() -> Self {
-        Self { ticked: now() }
+        let mut ticks = interval_at(Instant::now() + TICK, TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            ticked: now(),
+            ticks,
+        }
     }
 
     /// Resolves after a gap with its length.
     async fn gap(&mut self) -> Duration {
         loop {
-            sleep(TICK).await;
+            self.ticks.tick().await;
             let now = now();
             let passed = now.saturating_sub(self.ticked);
             self.ticked = now;

@@ -21,41 +21,45 @@ fn after(events: &[Event]) -> (State, Vec<Do>) {
 
 #[test]
 fn a_full_disk_pauses_and_room_continues() {
-    let full = disk_error(Room::None);
     let (stop, resume) = (Event::Qemu(Qmp::Stop), Event::Qemu(Qmp::Resume));
-    assert_eq!(after(std::slice::from_ref(&full)), (State::NoRoom, vec![]));
-    assert_eq!(after(&[full.clone(), full.clone()]).0, State::NoRoom);
-    let paused = [full.clone(), full.clone(), stop.clone()];
+    let found = Event::Found(RunState::IoError);
     let told = vec![Do::Tell(Happening::DiskFull), Do::AwaitRoom];
-    assert_eq!(after(&paused), (State::Full, told.clone()));
-    let room = [&paused[..], &[Event::Room]].concat();
-    assert_eq!(after(&room), (State::Full, vec![Do::Continue]));
-    let goes_on = vec![Do::SetClock, Do::Tell(Happening::Continued)];
-    let continued = [&room[..], std::slice::from_ref(&resume)].concat();
-    assert_eq!(after(&continued), (State::Running, goes_on));
-    // The room did not suffice.
-    let again = [&continued[..], &[full, stop]].concat();
-    assert_eq!(after(&again), (State::Full, told.clone()));
+    let error = disk_error(Room::None);
+    // The error before the stop, after it, or held back until all is over.
+    let early = [error.clone(), stop.clone()];
+    assert_eq!(after(&early), (State::Stopped, vec![Do::Ask]));
+    let late = [stop.clone(), error.clone()];
+    assert_eq!(after(&late), (State::Stopped, vec![]));
+    for stopped in [early, late] {
+        let paused = [&stopped[..], std::slice::from_ref(&found)].concat();
+        assert_eq!(after(&paused), (State::Full, told.clone()));
+        let room = [&paused[..], &[Event::Room]].concat();
+        assert_eq!(after(&room), (State::Full, vec![Do::Continue]));
+        let goes_on = vec![Do::SetClock, Do::Tell(Happening::Continued)];
+        let continued = [&room[..], std::slice::from_ref(&resume)].concat();
+        assert_eq!(after(&continued), (State::Running, goes_on));
+        let error = [&continued[..], std::slice::from_ref(&error)].concat();
+        assert_eq!(after(&error), (State::Running, vec![]));
+        // The room did not suffice.
+        let again = [&error[..], &stopped, std::slice::from_ref(&found)].concat();
+        assert_eq!(after(&again), (State::Full, told.clone()));
+    }
     // The daemon was killed meanwhile.
-    assert_eq!(
-        after(&[Event::Found(RunState::IoError)]),
-        (State::Full, told)
-    );
+    assert_eq!(after(&[found]), (State::Full, told));
 }
 
 #[test]
 fn a_pause_of_somebody_elses_is_not_ended() {
-    let paused = [Event::Qemu(Qmp::Stop)];
+    let paused = [Event::Qemu(Qmp::Stop), Event::Found(RunState::Paused)];
     let told = vec![Do::Tell(Happening::Paused)];
     assert_eq!(after(&paused), (State::Paused, told));
     let room = [&paused[..], &[Event::Room]].concat();
     assert_eq!(after(&room), (State::Paused, vec![]));
     let resumed = [&paused[..], &[Event::Qemu(Qmp::Resume)]].concat();
     assert_eq!(after(&resumed).0, State::Running);
-    assert_eq!(
-        after(&[Event::Found(RunState::Running)]),
-        (State::Running, vec![])
-    );
+    // It was over before anybody could ask.
+    let brief = [Event::Qemu(Qmp::Stop), Event::Found(RunState::Running)];
+    assert_eq!(after(&brief), (State::Running, vec![]));
 }
 
 #[test]
@@ -80,7 +84,7 @@ fn other_errors_are_told_and_stop_nothing() {
 
 #[test]
 fn a_gap_sets_the_clock_in_every_state() {
-    for state in [State::Running, State::NoRoom, State::Full, State::Paused] {
+    for state in [State::Running, State::Stopped, State::Full, State::Paused] {
         let (next, done) = state.on(Event::Gap(Duration::from_secs(61)));
         assert_eq!(next, state);
         let told = Do::Tell(Happening::Slept { seconds: 61 });

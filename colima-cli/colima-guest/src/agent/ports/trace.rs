@@ -111,8 +111,10 @@ impl Trace {
         match self.edges.recv().await {
             Some(()) => Ok(()),
             // The thread has ended, so this does.
-            None => Err((self.losses.recv().await)
-                .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
+            None => {
+                Err((self.losses.recv().await)
+                    .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+            }
         }
     }
 }
