@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A worker is this program again, as the user, with the share's directory, that of its records and the connected
-//! stream of its port, and from then on without a way to anything else ([`walls`]). It ends with the daemon that started it; what serves is always a child of the living one.
+//! stream of its port, and from then on without a way to anything else. It ends with the daemon that started it; what
+//! serves is always a child of the living one.
 
 mod ground;
 mod handover;
