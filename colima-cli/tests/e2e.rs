@@ -16,6 +16,7 @@ mod e2e {
     pub(crate) mod command_line;
     pub(crate) mod containerd;
     pub(crate) mod containers;
+    pub(crate) mod faults;
     pub(crate) mod hygiene;
     pub(crate) mod images;
     pub(crate) mod interrupted;
@@ -35,8 +36,8 @@ mod e2e {
 
 use colima_core::Bytes;
 use e2e::{
-    another_user, certificates, command_line, containerd, containers, hygiene, images, interrupted,
-    life, mounts, newcomer, ports, provision,
+    another_user, certificates, command_line, containerd, containers, faults, hygiene, images,
+    interrupted, life, mounts, newcomer, ports, provision,
     resources::{self, Setting},
     streams::{self, Baseline},
     suite::Suite,
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     published(&mut suite);
     directories(&mut suite);
     suspends(&mut suite);
+    breaks(&mut suite);
     verbs(&mut suite);
     lives(&mut suite);
     other_runtime(&mut suite);
@@ -266,6 +268,15 @@ fn suspends(suite: &mut Suite) {
     );
 }
 
+/// What breaks and is mended, still on the first boot.
+fn breaks(suite: &mut Suite) {
+    suite.case(
+        "faults::each_is_told_and_mended",
+        faults::each_is_told_and_mended,
+    );
+    suite.case("faults::a_sleep_is_noticed", faults::a_sleep_is_noticed);
+}
+
 /// The verbs, still on one boot, and its orderly end.
 fn verbs(suite: &mut Suite) {
     suite.case(
@@ -391,6 +402,13 @@ fn lives(suite: &mut Suite) {
     suite.case("resources::a_full_disk_is_an_error_inside", |world| {
         resources::a_full_disk_is_an_error_inside(world, &SMALL);
     });
+    let full = "faults::a_full_host_disk_is_waited_for";
+    match rustix::process::getuid().is_root() {
+        true => suite.case(full, |world| {
+            faults::a_full_host_disk_is_waited_for(world, &SMALL);
+        }),
+        false => suite.skip(full, "only root may mount a file system that is small"),
+    }
 }
 
 /// Another runtime, in the small machine.
