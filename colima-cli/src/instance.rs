@@ -263,10 +263,11 @@ impl Instance {
         });
         Ok(match parts {
             Ok((record, agent, relays, ports)) => {
-                link::settled(agent.transport()).await;
+                let mounts = HostMounts::open(&machine, paths, &record.spec, &record.user);
+                tokio::join!(link::settled(agent.transport()), mounts.settled());
                 Found::Instance(Box::new(Self {
                     paths: paths.clone(),
-                    mounts: HostMounts::open(&machine, paths, &record.spec, &record.user),
+                    mounts,
                     disk_errors: DiskErrors::default(),
                     record,
                     machine,

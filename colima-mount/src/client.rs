@@ -4,7 +4,7 @@ mod connection;
 mod file;
 pub(crate) mod recovery;
 
-use std::{future::Future, io, sync::Weak, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,10 +17,9 @@ use crate::sftp::{
 };
 use connection::Connection;
 use recovery::Line;
-pub(crate) use recovery::{
-    Follow,
-    doubt::{Known, Sending},
-};
+pub(crate) use recovery::doubt::Known;
+#[cfg(feature = "fuse")]
+pub(crate) use recovery::{Follow, doubt::Sending};
 
 /// Why a client cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +190,7 @@ impl Client {
     }
 
     /// Completes when there is a connection; `false` when there will be none. Nothing is held meanwhile.
+    #[cfg(feature = "fuse")]
     pub(crate) fn connected(&self) -> impl Future<Output = bool> + Send + use<> {
         let (open, line) = match &self.way {
             Way::Once(connection) => (connection.is_open(), None),
@@ -205,12 +205,14 @@ impl Client {
     }
 
     /// Whether it gets another stream when it has lost one.
+    #[cfg(feature = "fuse")]
     pub(crate) fn recovers(&self) -> bool {
         matches!(self.way, Way::Again(_))
     }
 
     /// Has somebody told when the connection is lost.
-    pub(crate) fn follow(&self, follower: Weak<dyn Follow>) {
+    #[cfg(feature = "fuse")]
+    pub(crate) fn follow(&self, follower: std::sync::Weak<dyn Follow>) {
         if let Way::Again(line) = &self.way {
             line.follow(follower);
         }

@@ -27,6 +27,9 @@ use crate::{
 /// Until the guest has mounted what it was asked for. Its own limit is shorter.
 const MOUNT_LIMIT: Duration = Duration::from_secs(120);
 
+/// Until the guest's mounts have found the workers of a new daemon.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// The agent's first version that knows mounts.
 const PROTOCOL: u32 = 3;
 
@@ -182,6 +185,22 @@ impl HostMounts {
                 share,
             })
             .collect()
+    }
+
+    /// Waits until each has its guest, or has failed once: it is in the making before, which is no problem to tell of.
+    pub(super) async fn settled(&self) {
+        let settled: Vec<_> = self
+            .lock()
+            .iter()
+            .map(|open| open.worker.settled())
+            .collect();
+        let all = async {
+            for one in settled {
+                one.await;
+            }
+        };
+        // Too long: the first question will say so.
+        let _ = timeout(SETTLING, all).await;
     }
 
     /// Ends the workers.

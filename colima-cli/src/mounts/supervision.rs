@@ -189,6 +189,17 @@ impl Worker {
         }
     }
 
+    /// Completes when the guest is connected, or something is known to be wrong.
+    pub(crate) fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut serving = self.serving.clone();
+        async move {
+            let settled =
+                serving.wait_for(|it| matches!(it, Serving::Connected | Serving::Down(_)));
+            // A worker that nobody watches over any more is settled, too.
+            drop(settled.await);
+        }
+    }
+
     /// How the share is served now.
     pub(crate) fn serving(&self) -> Serving {
         match *self.process.borrow() {

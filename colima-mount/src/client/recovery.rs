@@ -163,6 +163,7 @@ impl Line {
         async move { while serving.changed().await.is_ok() {} }
     }
 
+    #[cfg(feature = "fuse")]
     pub(crate) fn follow(&self, follower: Weak<dyn Follow>) {
         self.shared.followers().push(follower);
     }

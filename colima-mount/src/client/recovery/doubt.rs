@@ -29,6 +29,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// What is known of the names is nothing.
+    #[cfg(feature = "fuse")]
     pub(crate) fn new(sending: Sending) -> Self {
         Self {
             sending,
