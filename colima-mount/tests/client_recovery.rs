@@ -250,8 +250,8 @@ impl Twins {
         }
     }
 
-    /// Follows the names of open files.
-    fn renamed(&mut self, op: &Op) {
+    /// Forgets the names that open files had and an operation took, or may have taken.
+    fn unnamed(&mut self, op: &Op) {
         for twin in &mut self.open {
             let Some(name) = &twin.name else { continue };
             twin.name = match op {
@@ -262,10 +262,21 @@ impl Twins {
                 _ => continue,
             };
         }
-        // What was renamed is found again, but not what had two names that became one.
+    }
+
+    /// Follows the names of open files.
+    fn renamed(&mut self, op: &Op) {
+        let was = |twin: &Twin, name: &str| twin.name.as_deref() == Some(name);
+        let known: Vec<bool> = match op {
+            Op::Rename(from, _) => self.open.iter().map(|twin| was(twin, from)).collect(),
+            _ => Vec::new(),
+        };
+        self.unnamed(op);
+        // What was renamed is found again, but not what had two names that became one, and not by a name
+        // that it was not opened by.
         if let Op::Rename(from, to) = op {
             let moved = self.model.path().join(to);
-            for twin in &mut self.open {
+            for (twin, _) in self.open.iter_mut().zip(known).filter(|(_, known)| *known) {
                 use std::os::unix::fs::MetadataExt as _;
                 let same = fs::metadata(&moved).is_ok_and(|it| {
                     it.ino() == twin.model.metadata().unwrap().ino() && it.nlink() == 1
@@ -277,18 +288,33 @@ impl Twins {
         }
     }
 
+    /// Which file is at the first of two names that are exchanged: of two that are alike the tree does not tell.
+    fn exchanged(&self, op: &Op) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let Op::Exchange(one, _) = op else {
+            return None;
+        };
+        let there = fs::symlink_metadata(self.there.join(one));
+        there.ok().map(|it| it.ino())
+    }
+
     async fn step(&mut self, op: &Op) {
+        let before = self.exchanged(op);
         let result = self.done(op).await;
         let opened = matches!((op, &result), (Op::New(_), Ok(())));
         match result {
             Err(Errno::Io) => {
                 self.doubts += 1;
                 // Nothing of it is under way any more: it was done, or it was not.
-                if tree(&self.there) != tree(self.model.path()) {
-                    self.model(op).unwrap();
-                    self.renamed(op);
+                let exchanged = self.exchanged(op) != before;
+                if exchanged || tree(&self.there) != tree(self.model.path()) {
+                    let (there, model) = (tree(&self.there), tree(self.model.path()));
+                    let done = self.model(op);
+                    assert!(done.is_ok(), "{op:?}: {done:?}, {there:?}, {model:?}");
                     assert_eq!(tree(&self.there), tree(self.model.path()), "{op:?}");
                 }
+                // The client does not know it either.
+                self.unnamed(op);
             }
             Err(Errno::Stale) => {
                 let (Op::Write(at, ..) | Op::Read(at) | Op::Resize(at, _)) = op else {
