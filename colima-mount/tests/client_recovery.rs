@@ -320,6 +320,10 @@ impl Twins {
                 let (Op::Write(at, ..) | Op::Read(at) | Op::Resize(at, _)) = op else {
                     unreachable!("{op:?} has no file");
                 };
+                // Lost before it was asked again; what was sent before that may have been done.
+                if tree(&self.there) != tree(self.model.path()) {
+                    self.model(op).unwrap();
+                }
                 let twin = self.open.swap_remove(*at);
                 assert_eq!(twin.name, None, "{op:?}");
                 twin.file.close().await.unwrap();
@@ -334,6 +338,8 @@ impl Twins {
                 }
             }
         }
+        // Told at once, and not when another operation stumbles over it.
+        assert_eq!(tree(&self.there), tree(self.model.path()), "{op:?}");
         if self.open.len() > 6 {
             let twin = self.open.swap_remove(0);
             twin.file.close().await.unwrap();
