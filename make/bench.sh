@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make bench: the side-by-side comparison and the micro bench; results in benches/. At most 40 minutes.
-# ROUNDS repeats what is slow (3). ROWS is all, or some of: cold-start through-vm native
+# ROUNDS repeats what is slow (3). ROWS is all, or some of: cold-start resume through-vm native
 # mounts-native mounts-vm at-rest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
