@@ -191,6 +191,10 @@ pub(crate) fn a_full_host_disk_is_waited_for(world: &World, setting: &Setting) {
         echo 3 > /proc/sys/vm/drop_caches
         sha256sum < /mnt/colima-data/big | cmp - /root/sum && dmesg | grep -c -i 'I/O error' || true";
     assert_eq!(world.guest(OTHER_PROFILE, same), "0");
+    // A place that something is mounted on cannot be removed.
+    let stop = ["stop", "--force", "--profile", OTHER_PROFILE];
+    world.colima(stop).limit(BOOT).ok();
+    drop(small);
     world.colima(delete).limit(BOOT).ok();
 }
 
