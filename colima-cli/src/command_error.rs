@@ -83,11 +83,7 @@ impl CommandError {
     /// Adds an error and all its sources as causes.
     #[must_use]
     pub fn caused_by(mut self, error: &dyn Error) -> Self {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            self.causes.push(error.to_string());
-            next = error.source();
-        }
+        self.causes.extend(causes(error));
         self
     }
 
@@ -146,6 +142,16 @@ pub fn naming(text: &str, profile: &ProfileName) -> String {
         let command = format!("colima {verb}");
         text.replace(&command, &format!("{command} --profile {profile}"))
     })
+}
+
+/// What an error says, and then each of its causes.
+fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
+    std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string)
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    causes(error).collect::<Vec<_>>().join(": ")
 }
 
 impl fmt::Display for CommandError {

@@ -1,11 +1,12 @@
 //! A process behind the second wall attacks what is outside, with system calls of its own and no resolver.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::{
         fd::{BorrowedFd, RawFd},
-        unix::fs::{MetadataExt as _, chown, symlink},
+        unix::fs::{chown, symlink},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -17,7 +18,10 @@ use colima_mount::{
 };
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
-use crate::worker::{self, Worker};
+use crate::{
+    peers,
+    worker::{self, Worker},
+};
 
 const SECRET: &str = "a secret of the host";
 
@@ -60,22 +64,8 @@ impl Place {
     }
 
     /// Everything outside: names, content, modes.
-    fn outside(&self) -> Vec<(PathBuf, u32, Vec<u8>)> {
-        let mut all = Vec::new();
-        let mut directories = vec![self.above.path().join("outside")];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                let found = fs::symlink_metadata(&path).unwrap();
-                if found.is_dir() {
-                    directories.push(path.clone());
-                }
-                let content = fs::read(&path).unwrap_or_default();
-                all.push((path, found.mode(), content));
-            }
-        }
-        all.sort();
-        all
+    fn outside(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        peers::everything_in(&self.above.path().join("outside"))
     }
 }
 

@@ -2,11 +2,16 @@
 
 use std::{
     fs::{self, File},
+    future::Future,
+    io,
     os::unix::fs::FileExt as _,
+    path::Path,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
 use colima_mount::{Client, Patience, fuse};
+use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
     child_processes::{Helper, dial, mountpoint, new_place, share},
@@ -23,6 +28,20 @@ pub(crate) fn more(killed: usize, since: Instant) -> bool {
     match seconds.and_then(|seconds| seconds.parse().ok()) {
         None => killed < KILLS,
         Some(seconds) => killed < KILLS || since.elapsed() < Duration::from_secs(seconds),
+    }
+}
+
+type Dialled = Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send>>;
+
+/// Dials servers while the gate is open.
+fn gated(place: &Path, opened: watch::Receiver<bool>) -> impl FnMut() -> Dialled + Send + 'static {
+    let place = place.to_owned();
+    move || {
+        let (place, mut opened) = (place.clone(), opened.clone());
+        Box::pin(async move {
+            let _ = opened.wait_for(|open| *open).await;
+            dial(place).await
+        })
     }
 }
 
@@ -66,20 +85,14 @@ fn a_server_that_answers_nothing_is_given_up() {
     let (place, mut servers) = new_place();
     let at = |name: &str| mountpoint(place.path()).join(name);
     let runtime = peers::runtime();
-    let (gate, opened) = tokio::sync::watch::channel(true);
+    let (gate, opened) = watch::channel(true);
     let guard = runtime.block_on(async {
-        let place = place.path().to_owned();
-        let gated = move || {
-            let (place, mut opened) = (place.clone(), opened.clone());
-            async move {
-                let _ = opened.wait_for(|open| *open).await;
-                dial(place).await
-            }
-        };
         let mut patience = Patience::default();
         patience.operations = Duration::from_millis(500);
         patience.silence = Duration::from_secs(2);
-        let client = Client::over_with(gated, patience).await.unwrap();
+        let client = Client::over_with(gated(place.path(), opened), patience)
+            .await
+            .unwrap();
         fuse::mount(client, at("")).await.unwrap()
     });
     servers.hear(b's');
@@ -124,19 +137,13 @@ fn what_changed_while_there_was_no_server_is_seen() {
         fs::write(there(name), "before").unwrap();
     }
     let runtime = peers::runtime();
-    let (gate, opened) = tokio::sync::watch::channel(true);
+    let (gate, opened) = watch::channel(true);
     let (client, guard) = runtime.block_on(async {
-        let place = place.path().to_owned();
-        let gated = move || {
-            let (place, mut opened) = (place.clone(), opened.clone());
-            async move {
-                let _ = opened.wait_for(|open| *open).await;
-                dial(place).await
-            }
-        };
         let mut patience = Patience::default();
         patience.operations = Duration::from_millis(500);
-        let client = Client::over_with(gated, patience).await.unwrap();
+        let client = Client::over_with(gated(place.path(), opened), patience)
+            .await
+            .unwrap();
         let guard = fuse::mount(client.clone(), at("")).await.unwrap();
         (client, guard)
     });

@@ -92,33 +92,33 @@ impl Mounted {
         prepare: impl FnOnce(&Path),
         way: impl FnOnce(tokio::io::DuplexStream) -> (tokio::io::DuplexStream, T),
     ) -> Option<(Self, T)> {
-        if !is_possible(test) {
-            return None;
-        }
-        let (host, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        prepare(host.path());
-        let runtime = peers::runtime();
-        let (guard, session, extra) = runtime.block_on(async {
-            let root = Root::open(host.path()).unwrap();
+        let mut extra = None;
+        let mounted = Self::of(test, options, |host| {
+            prepare(host);
+            let root = Root::open(host).unwrap();
             let (stream, session) = peers::serve(root, access, limits);
-            let (stream, extra) = way(stream);
-            let client = Client::connect(stream).await.unwrap();
-            let mounting = fuse::mount_with(client, place.path(), options);
-            (mounting.await.unwrap(), session, extra)
-        });
-        let mounted = Self {
-            host,
-            guard: Some(guard),
-            place,
-            session,
-            runtime,
-            _watchdog: watchdog(),
-        };
-        Some((mounted, extra))
+            let (stream, more) = way(stream);
+            extra = Some(more);
+            (stream, session)
+        })?;
+        Some((mounted, extra?))
     }
 
     /// Mounts a directory that a process of another user serves, with owners kept beside the files.
     pub(crate) fn by_worker(test: &str, worker: &Worker) -> Option<Self> {
+        let options = MountOptions::default();
+        Self::of(test, options, |host| worker.start(host))
+    }
+
+    /// Mounts a new directory that `serve` serves.
+    fn of<S>(
+        test: &str,
+        options: MountOptions,
+        serve: impl FnOnce(&Path) -> (S, tokio::task::JoinHandle<()>),
+    ) -> Option<Self>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+    {
         if !is_possible(test) {
             return None;
         }
@@ -127,10 +127,10 @@ impl Mounted {
         std::fs::set_permissions(place.path(), everybody).unwrap();
         let runtime = peers::runtime();
         let (guard, session) = runtime.block_on(async {
-            let (stream, session) = worker.start(host.path());
+            let (stream, session) = serve(host.path());
             let client = Client::connect(stream).await.unwrap();
-            let guard = fuse::mount(client, place.path()).await.unwrap();
-            (guard, session)
+            let mounting = fuse::mount_with(client, place.path(), options);
+            (mounting.await.unwrap(), session)
         });
         Some(Self {
             host,

@@ -1,6 +1,13 @@
 //! Both ends of a stream for the other tests: our server, and requests as bytes.
 
-use std::{path::Path, sync::mpsc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use colima_mount::{
@@ -26,6 +33,24 @@ pub(crate) fn serve(
         let _ = server.serve(there).await;
     });
     (here, session)
+}
+
+/// Names, modes and content of everything beneath a directory.
+pub(crate) fn everything_in(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let found = fs::symlink_metadata(&path).unwrap();
+            if found.is_dir() {
+                directories.push(path.clone());
+            }
+            let content = fs::read(&path).unwrap_or_default();
+            all.insert(path, (found.mode(), content));
+        }
+    }
+    all
 }
 
 /// A client of a directory that may be changed.

@@ -1,11 +1,6 @@
 //! Paths that clients may not change, and paths that they do not see.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use bytes::Bytes;
 use colima_mount::{
@@ -45,24 +40,6 @@ async fn serve(home: &Path) -> (Client, Refusals) {
     let (here, there) = tokio::io::duplex(1 << 20);
     tokio::spawn(async move { server.serve(there).await });
     (Client::connect(here).await.unwrap(), refusals)
-}
-
-/// Names, modes and content of everything.
-fn snapshot(home: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    let mut all = BTreeMap::new();
-    let mut directories = vec![home.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let found = fs::symlink_metadata(&path).unwrap();
-            if found.is_dir() {
-                directories.push(path.clone());
-            }
-            let content = fs::read(&path).unwrap_or_default();
-            all.insert(path, (found.mode(), content));
-        }
-    }
-    all
 }
 
 fn plain() -> Creation {
@@ -209,7 +186,7 @@ async fn all_fail(client: &Client, requests: impl IntoIterator<Item = Request>, 
 #[test]
 fn protected_paths_are_read_and_not_changed_however_it_is_tried() {
     let home = home();
-    let before = snapshot(home.path());
+    let before = peers::everything_in(home.path());
     peers::runtime().block_on(async {
         let (client, mut refusals) = serve(home.path()).await;
         let denied = Errno::AccessDenied;
@@ -268,7 +245,7 @@ fn protected_paths_are_read_and_not_changed_however_it_is_tried() {
             length: 10,
         };
         assert_eq!(client.data(&read).await.unwrap(), "mine");
-        assert_eq!(snapshot(home.path()), before);
+        assert_eq!(peers::everything_in(home.path()), before);
         // Beside them everything goes on.
         client
             .make(b".config/new", NewNode::Regular, plain())
@@ -296,7 +273,7 @@ fn protected_paths_are_read_and_not_changed_however_it_is_tried() {
 #[test]
 fn hidden_paths_are_not_there() {
     let home = home();
-    let before = snapshot(home.path());
+    let before = peers::everything_in(home.path());
     peers::runtime().block_on(async {
         let (client, _refusals) = serve(home.path()).await;
         for path in [
@@ -334,7 +311,7 @@ fn hidden_paths_are_not_there() {
         }
         assert!(names.iter().any(|name| name == ".ssh"));
         assert!(!names.iter().any(|name| name == ".colima"), "{names:?}");
-        assert_eq!(snapshot(home.path()), before);
+        assert_eq!(peers::everything_in(home.path()), before);
 
         // Nor does anybody hear of them.
         let path = Bytes::from_static(b"/");

@@ -34,11 +34,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     control::{CONNECTED, SERVES},
-    server::chain,
     successor::Server,
 };
 use crate::{
     agent::{find_port, log, notify},
+    error::chain,
     init::load_module,
     mount_records::{self, DIRECTORY, is_mounted},
     mount_table,
@@ -103,7 +103,7 @@ async fn keep(
     .map_err(io::Error::other)??;
     let mut options = MountOptions::default();
     options.name = port_name(mount.port);
-    let keeper = Keeper::mount(&path, &options).map_err(|error| chain(&error))?;
+    let keeper = Keeper::mount(&path, &options).map_err(|error| io::Error::other(chain(&error)))?;
     server.take_over(&keeper)?;
     server.hear(SERVES).await?;
     let _ = std::fs::remove_file(trouble);

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     args::DoctorArgs,
     assembly,
-    command_error::CommandError,
+    command_error::{CommandError, chain},
     docker_context::DockerContexts,
     doctor::{Kvm, Observed, ProfileSeen, Program, Purpose, examine, human, in_json, is_well},
     exit_code::ExitCode,
@@ -102,17 +102,6 @@ async fn look(context: &Context<'_>) -> Result<Observed, CommandError> {
         },
         other_colimas: other_colima::instances(root),
     })
-}
-
-/// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
 }
 
 /// QEMU first.

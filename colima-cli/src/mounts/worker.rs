@@ -127,7 +127,8 @@ fn confine(handed: Handover, access: Access, mut control: &UnixStream) -> io::Re
             walls: confined.walls.into(),
         }),
         Err(error) => {
-            crate::log_line(&format!("{}: {}", handed.terms.location, chain(&error)));
+            let why = crate::command_error::chain(&error);
+            crate::log_line(&format!("{}: {why}", handed.terms.location));
             // A daemon that does not listen is leaving.
             let _ = control.write_all(&[HALF_CONFINED]);
             Err(io::Error::other(error))
@@ -228,19 +229,6 @@ fn reason(mux: &Mux) -> io::Error {
         colima_net::mux::LinkState::Closed { reason } => io::Error::other(reason.to_string()),
         _ => io::ErrorKind::BrokenPipe.into(),
     }
-}
-
-/// An error with its causes, which walls are worth.
-#[cfg(target_os = "linux")]
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

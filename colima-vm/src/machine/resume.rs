@@ -13,7 +13,7 @@ use super::{
     qmp::{Client, Command, MigrationCapability, MigrationStatus, RunState},
     readiness::Evidence,
     state::{self, Repair},
-    suspend::{COMMAND_LIMIT, STATE_FD, settled, take_back},
+    suspend::{COMMAND_LIMIT, STATE_FD, migrate, take_back},
 };
 
 /// A machine whose saved state is loaded and whose guest does not run yet.
@@ -127,15 +127,7 @@ async fn read_state(client: &Client, file: fs::File) -> std::result::Result<(), 
                 COMMAND_LIMIT,
             )
             .await?;
-        let name = Command::GetFd { name: STATE_FD };
-        client
-            .execute_with(&name, file.into(), COMMAND_LIMIT)
-            .await?;
-        let events = client.events();
-        client
-            .execute(&Command::MigrateIncoming { fd: STATE_FD }, COMMAND_LIMIT)
-            .await?;
-        settled(client, events).await
+        migrate(client, file, &Command::MigrateIncoming { fd: STATE_FD }).await
     };
     match load.await {
         Ok(MigrationStatus::Completed) => Ok(()),

@@ -115,13 +115,7 @@ async fn write_state(client: &Client, file: fs::File) -> Result<()> {
             max_bandwidth: UNLIMITED,
         })
         .await?;
-        let name = Command::GetFd { name: STATE_FD };
-        client
-            .execute_with(&name, file.into(), COMMAND_LIMIT)
-            .await?;
-        let events = client.events();
-        execute(&Command::Migrate { fd: STATE_FD }).await?;
-        settled(client, events).await
+        migrate(client, file, &Command::Migrate { fd: STATE_FD }).await
     };
     let why = match save.await.map_err(refused)? {
         MigrationStatus::Completed => return Ok(()),
@@ -133,8 +127,24 @@ async fn write_state(client: &Client, file: fs::File) -> Result<()> {
     Err(Error::Save { reason: why })
 }
 
+/// Hands the file of a state to QEMU, gives the command that uses it, waits until that has ended, and says how.
+pub(super) async fn migrate(
+    client: &Client,
+    file: fs::File,
+    command: &Command,
+) -> std::result::Result<MigrationStatus, qmp::Error> {
+    let name = Command::GetFd { name: STATE_FD };
+    client
+        .execute_with(&name, file.into(), COMMAND_LIMIT)
+        .await?;
+    // Before the command, whose end may be quick.
+    let events = client.events();
+    client.execute(command, COMMAND_LIMIT).await?;
+    settled(client, events).await
+}
+
 /// Waits until a migration has ended, and says how.
-pub(super) async fn settled(
+async fn settled(
     client: &Client,
     mut events: broadcast::Receiver<Event>,
 ) -> std::result::Result<MigrationStatus, qmp::Error> {

@@ -16,7 +16,10 @@ use colima_net::mux::{Incoming, MuxStream, ServeConfig, serve};
 use tokio::sync::Notify;
 
 use super::control::{self, CONNECTED, SERVES};
-use crate::agent::{Port, log};
+use crate::{
+    agent::{Port, log},
+    error::chain,
+};
 
 /// First argument of the role.
 pub const ROLE: &str = "mount-server";
@@ -71,23 +74,12 @@ async fn work(control: UnixStream) -> io::Result<()> {
     let ([device, journal], _) = given?;
     let serving = fuse::resume(client, device, journal)
         .await
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| io::Error::other(chain(&error)))?;
     control::tell(&control, Ok(SERVES))?;
     tokio::select! {
         () = serving.ended() => Ok(()),
         ended = answering => Err(ended.unwrap_or_else(io::Error::other)),
     }
-}
-
-pub(super) fn chain(error: &dyn std::error::Error) -> io::Error {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    io::Error::other(text)
 }
 
 /// The newest stream of the host that nobody has taken yet.
